@@ -1,0 +1,343 @@
+package cognitotest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxFormBytes bounds what is read of a token request. Cognito's own bound is not known.
+const maxFormBytes = 64 << 10
+
+func (s *Server) routes(control bool) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /{pool}/.well-known/jwks.json", s.inPool(JWKS, (*Pool).serveJWKS))
+	mux.HandleFunc("GET /{pool}/.well-known/openid-configuration", s.inPool(Discovery, (*Pool).serveDiscovery))
+	mux.HandleFunc("/{pool}/oauth2/token", s.serveToken)
+	mux.HandleFunc("/oauth2/token", s.serveToken)
+	if control {
+		s.routeControl(mux)
+	}
+	if s.log == nil {
+		return mux
+	}
+	return logRequests(s.log, mux)
+}
+
+// inPool finds the pool of the request's path and counts the request, then lets a fault or the endpoint answer it.
+func (s *Server) inPool(e Endpoint, serve func(*Pool, http.ResponseWriter, *http.Request)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		p := s.Pool(r.PathValue("pool"))
+		if p == nil {
+			// Observed, with status 400; others have written 404 for it.
+			message := "User pool " + r.PathValue("pool") + " does not exist."
+			writeJSON(w, http.StatusBadRequest, "application/json", mustMarshal(object{{"message", message}}))
+			return
+		}
+		if !p.arrive(e).serve(w, r) {
+			serve(p, w, r)
+		}
+	}
+}
+
+// serveJWKS answers with an ETag, and 304 to a request that knows it. Which caching headers Cognito sends is not known,
+// so there is no Cache-Control: a verifier must not need one.
+func (p *Pool) serveJWKS(w http.ResponseWriter, r *http.Request) {
+	body := p.JWKS()
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprintf("%q", fmt.Sprintf("%x", sha256.Sum256(body)))) // strong: the same bytes
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(body))
+}
+
+// serveDiscovery has the members of Cognito's document, in its order (federation-endpoints; observed). Of the
+// addresses, issuer, jwks_uri and token_endpoint lead somewhere.
+func (p *Pool) serveDiscovery(w http.ResponseWriter, _ *http.Request) {
+	base := p.server.URL + "/" + p.id
+	writeJSON(w, http.StatusOK, "application/json", mustMarshal(object{
+		{"authorization_endpoint", base + "/oauth2/authorize"},
+		{"end_session_endpoint", base + "/logout"},
+		{"id_token_signing_alg_values_supported", []string{"RS256"}},
+		{"issuer", p.issuer},
+		{"jwks_uri", p.JWKSURL()},
+		{"response_types_supported", []string{"code", "token"}},
+		{"revocation_endpoint", base + "/oauth2/revoke"},
+		{"scopes_supported", []string{"openid", "email", "phone", "profile"}},
+		{"subject_types_supported", []string{"public"}},
+		{"token_endpoint", p.TokenURL()},
+		{"token_endpoint_auth_methods_supported", []string{"client_secret_basic", "client_secret_post"}},
+		{"userinfo_endpoint", base + "/oauth2/userInfo"},
+	}))
+}
+
+// The error codes of the token endpoint (token-endpoint; RFC 6749 section 5.2). invalid_scope is not on that page, but
+// observed.
+const (
+	codeInvalidRequest       = "invalid_request"
+	codeInvalidClient        = "invalid_client"
+	codeInvalidGrant         = "invalid_grant"
+	codeUnauthorizedClient   = "unauthorized_client"
+	codeUnsupportedGrantType = "unsupported_grant_type"
+	codeInvalidScope         = "invalid_scope"
+)
+
+// tokenError is an error answer of the token endpoint. Its status is always 400 (token-endpoint; observed for
+// invalid_client too, where RFC 6749 would have 401 after an Authorization header).
+type tokenError struct {
+	code        string
+	description string // most have none
+}
+
+// serveToken is the token endpoint.
+func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
+	s.tokenHeader(w.Header())
+	if r.Method != http.MethodPost {
+		// Observed: status 405 with an empty body (amazon-archives/amazon-cognito-auth-js#52).
+		w.Header().Set("Allow", http.MethodPost)
+		w.WriteHeader(http.StatusMethodNotAllowed)
+		return
+	}
+	// Parameters in the query count as well as those in the body (observed: many callers send grant_type so). A body of
+	// another type than a form has none (observed: invalid_request).
+	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
+	formErr := r.ParseForm()
+	creds := readCredentials(r)
+
+	p, known := s.poolOf(r, creds.id)
+	if !known {
+		http.NotFound(w, r)
+		return
+	}
+	if p != nil && p.arrive(Token).serve(w, r) {
+		return
+	}
+	if formErr != nil {
+		writeTokenError(w, &tokenError{code: codeInvalidRequest})
+		return
+	}
+	grant, failure := p.grant(r.Form, creds)
+	if failure != nil {
+		writeTokenError(w, failure)
+		return
+	}
+	// The order of the members is observed; the page has both.
+	writeJSON(w, http.StatusOK, tokenContentType, mustMarshal(object{
+		{"access_token", grant.token},
+		{"expires_in", int64(grant.ttl / time.Second)},
+		{"token_type", "Bearer"},
+	}))
+}
+
+// poolOf finds the pool that a token request is for: that of the path, else the first that has the client, else the
+// only one there is. Nil is for a client that none of several pools has; known is false for a pool that is not there.
+func (s *Server) poolOf(r *http.Request, clientID string) (p *Pool, known bool) {
+	if id := r.PathValue("pool"); id != "" {
+		p = s.Pool(id)
+		return p, p != nil
+	}
+	for _, p := range s.pools {
+		if p.client(clientID) != nil {
+			return p, true
+		}
+	}
+	if len(s.pools) == 1 {
+		return s.pools[0], true
+	}
+	return nil, true
+}
+
+type granted struct {
+	token string
+	ttl   time.Duration
+}
+
+// grant decides a token request. The order in which Cognito looks at things is not known; a request with one fault gets
+// the answer of that fault. p is nil for a client that no pool has.
+func (p *Pool) grant(form url.Values, creds credentials) (granted, *tokenError) {
+	grantType := form.Get("grant_type")
+	switch {
+	case hasRepeated(form), creds.contradictory, grantType == "", creds.id == "":
+		// RFC 6749 section 3.2: parameters must not be repeated. What Cognito does with repeated ones, or with an
+		// Authorization header and a body that name different clients, is not known.
+		return granted{}, &tokenError{code: codeInvalidRequest}
+	case !slices.Contains([]string{"client_credentials", "authorization_code", "refresh_token"}, grantType):
+		return granted{}, &tokenError{code: codeUnsupportedGrantType}
+	}
+
+	var client *Client
+	if p != nil {
+		client = p.client(creds.id)
+	}
+	switch {
+	case client == nil:
+		return granted{}, &tokenError{code: codeInvalidClient}
+	case len(client.Secrets) > 0 && !creds.match(client.Secrets):
+		// Observed for a missing and for a wrong secret.
+		return granted{}, &tokenError{code: codeInvalidClient, description: "invalid_client_secret"}
+	case len(client.Secrets) == 0 && len(creds.secrets) > 0:
+		// A public client must not send a secret. What Cognito answers is not known.
+		return granted{}, &tokenError{code: codeInvalidClient}
+	}
+
+	if grantType != "client_credentials" {
+		return granted{}, refuseUserGrant(form, client, grantType)
+	}
+	if !slices.Contains(client.flows(), FlowClientCredentials) {
+		return granted{}, &tokenError{code: codeUnauthorizedClient}
+	}
+	scopes := grantScopes(form.Get("scope"), client.Scopes)
+	if len(scopes) == 0 {
+		// Observed for a client without scopes (https://repost.aws/questions/QUnhrxb08MRJaH7hIRtUnCKA). For a request whose
+		// scopes are all ignored it is not known.
+		return granted{}, &tokenError{code: codeInvalidScope}
+	}
+	return granted{token: p.Token(client.ID, Scopes(scopes...)), ttl: client.ttl()}, nil
+}
+
+// refuseUserGrant answers the grants of people. No code and no refresh token was ever issued here, so the true answer to
+// one is that it does not exist.
+func refuseUserGrant(form url.Values, client *Client, grantType string) *tokenError {
+	parameter := map[string]string{"authorization_code": "code", "refresh_token": "refresh_token"}[grantType]
+	switch {
+	case !slices.Contains(client.flows(), FlowCode):
+		return &tokenError{code: codeUnauthorizedClient}
+	case form.Get(parameter) == "":
+		return &tokenError{code: codeInvalidRequest}
+	default:
+		return &tokenError{code: codeInvalidGrant}
+	}
+}
+
+// grantScopes returns the scopes that a request gets. One that asks for none gets all; scopes that the client may not
+// have are ignored (token-endpoint). They come in the order of the client's, each once; Cognito's order is not known.
+func grantScopes(requested string, allowed []string) []string {
+	if requested == "" {
+		return allowed
+	}
+	asked := strings.Split(requested, " ")
+	var scopes []string
+	for _, scope := range allowed {
+		if slices.Contains(asked, scope) {
+			scopes = append(scopes, scope)
+		}
+	}
+	return scopes
+}
+
+// credentials are what a token request authenticates its client with.
+type credentials struct {
+	id            string
+	secrets       []string // every reading of the secret; empty if there is none
+	contradictory bool
+}
+
+// readCredentials takes client_secret_basic or else client_secret_post (token-endpoint). With an Authorization header
+// the body may name the client once more, as the page's own examples do.
+func readCredentials(r *http.Request) credentials {
+	postID, postSecret := r.Form.Get("client_id"), r.Form.Get("client_secret")
+	basicID, basicSecret, ok := r.BasicAuth()
+	if !ok {
+		c := credentials{id: postID}
+		if postSecret != "" {
+			c.secrets = []string{postSecret}
+		}
+		return c
+	}
+
+	c := credentials{id: basicID}
+	if basicSecret != "" {
+		c.secrets = []string{basicSecret}
+	}
+	// RFC 6749 section 2.3.1 has both parts form-encoded before base64, and golang.org/x/oauth2 does so; the page's
+	// example does not. Which one Cognito decodes is not known, and matters only for a secret with a + in it: both pass.
+	if id, err := url.QueryUnescape(basicID); err == nil && strings.Contains(basicID, "%") {
+		c.id = id
+	}
+	if secret, err := url.QueryUnescape(basicSecret); err == nil && secret != basicSecret {
+		c.secrets = append(c.secrets, secret)
+	}
+	c.contradictory = postID != "" && postID != c.id
+	return c
+}
+
+func (c credentials) match(secrets []string) bool {
+	return slices.ContainsFunc(c.secrets, func(s string) bool { return slices.Contains(secrets, s) })
+}
+
+func hasRepeated(form url.Values) bool {
+	for _, values := range form {
+		if len(values) > 1 {
+			return true
+		}
+	}
+	return false
+}
+
+const tokenContentType = "application/json;charset=UTF-8" // token-endpoint; observed
+
+// tokenHeader sets the headers of all answers of the token endpoint (observed; x-amz-cognito-request-id and
+// Access-Control-Allow-Origin also in token-endpoint). Cookies and the headers about transport are left out.
+func (s *Server) tokenHeader(h http.Header) {
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Cache-Control", "no-cache, no-store, max-age=0, must-revalidate")
+	h.Set("Pragma", "no-cache")
+	h.Set("Expires", "0")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Amz-Cognito-Request-Id", newUUID())
+}
+
+func writeTokenError(w http.ResponseWriter, e *tokenError) {
+	body := object{{"error", e.code}}
+	if e.description != "" {
+		body = append(body, member{"error_description", e.description})
+	}
+	writeJSON(w, http.StatusBadRequest, tokenContentType, mustMarshal(body))
+}
+
+func writeJSON(w http.ResponseWriter, status int, contentType string, body []byte) {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
+
+// logRequests logs method, path and status of each request: no query and no form, which hold secrets.
+func logRequests(log *slog.Logger, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, sw := r.Context(), &statusWriter{ResponseWriter: w}
+		defer func() { // deferred, as a handler that closes the connection panics
+			log.LogAttrs(ctx, slog.LevelInfo, "request",
+				slog.String("method", r.Method), slog.String("path", r.URL.Path), slog.Int("status", sw.status))
+		}()
+		next.ServeHTTP(sw, r)
+	})
+}
+
+// statusWriter remembers the status; 0 is a connection closed without an answer.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusWriter) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap is for http.ResponseController.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
