@@ -1,0 +1,364 @@
+package validator
+
+import (
+	"cmp"
+	"context"
+	"crypto/rsa"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+)
+
+// A RemoteKeysConfig says how to fetch a JWK Set (RFC 7517). The zero value of an optional field means the default
+// named in its comment.
+type RemoteKeysConfig struct {
+	// URL of the JWK Set. Required. See [JWKSURL]. https, or http on a loopback address.
+	URL string
+	// MaxAge is how old the set may get before Run fetches it again, give or take a tenth, so that the replicas of
+	// a fleet do not ask in step. Default 1h.
+	MaxAge time.Duration
+	// MinInterval is the least time between the starts of two fetches, whatever kids the tokens name. Default 10s.
+	MinInterval time.Duration
+	// MaxStale is how long the last good set serves while fetches fail. Default 24h.
+	MaxStale time.Duration
+	// Timeout bounds one fetch. Default 5s.
+	Timeout time.Duration
+	// TLS is used for the fetches. Default: the system's roots, TLS 1.2 and up.
+	TLS *tls.Config
+	// Transport replaces the transport made of TLS, for tests and instrumentation. Redirects are never followed to
+	// another host or from https to http, whatever the transport.
+	Transport http.RoundTripper
+	// Logger says when the set changes, when a fetch fails and when it works again. Default: discard.
+	Logger *slog.Logger
+	// Now is the clock. Default [time.Now].
+	Now func() time.Time
+}
+
+// RemoteKeys is a [KeySet] that fetches a JWK Set and keeps the last good one: a failed fetch or an unusable
+// answer never replaces it. A kid that the set does not have is looked for with one fetch that all who wait share.
+// It is safe for concurrent use.
+type RemoteKeys struct {
+	cfg    RemoteKeysConfig
+	client *http.Client
+	log    *slog.Logger
+	ready  chan struct{}
+
+	mu      sync.Mutex
+	current *fetched  // the last good set; nil before the first
+	flight  *flight   // the fetch under way; nil if none
+	started time.Time // when the last fetch started
+	failed  error     // why the last fetch failed; nil if it did not
+	status  KeyStatus // its counters
+}
+
+// fetched is a good set and what is known of it.
+type fetched struct {
+	keys  StaticKeys
+	asOf  time.Time // when the fetch that confirmed it started
+	etag  string
+	noted string // the problems, to log them once
+}
+
+// flight is a fetch under way; done is closed at its end.
+type flight struct{ done chan struct{} }
+
+// A KeyStatus is the state of [RemoteKeys].
+type KeyStatus struct {
+	Keys      int       // how many keys the last good set has; 0 before the first
+	FetchedAt time.Time // when the fetch of the last good set started; zero before the first
+	Usable    bool      // whether there is a good set, and it is younger than MaxStale
+	LastError error     // why the last fetch failed; nil if it did not
+	NextFetch time.Time // from when an unknown kid may cause a fetch
+	Fetches   uint64    // how many were started
+	Failures  uint64    // how many of them failed
+}
+
+// NewRemoteKeys checks cfg and does no I/O: the first fetch is made by [RemoteKeys.Run], or by the first token.
+func NewRemoteKeys(cfg RemoteKeysConfig) (*RemoteKeys, error) {
+	u, err := url.Parse(cfg.URL)
+	if err != nil || u.Host == "" || !allowedURL(u) {
+		return nil, fmt.Errorf("validator: JWKS URL is %q, want https://…, or http://… on a loopback address", cfg.URL)
+	}
+	cfg.MaxAge = cmp.Or(cfg.MaxAge, time.Hour)
+	cfg.MinInterval = cmp.Or(cfg.MinInterval, 10*time.Second)
+	cfg.MaxStale = cmp.Or(cfg.MaxStale, 24*time.Hour)
+	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Second)
+	if cfg.MinInterval < 0 || cfg.Timeout < 0 || cfg.MaxAge < cfg.MinInterval || cfg.MaxStale < cfg.MaxAge {
+		return nil, fmt.Errorf("validator: MinInterval is %v, MaxAge %v, MaxStale %v, Timeout %v, want none negative and the first three in ascending order",
+			cfg.MinInterval, cfg.MaxAge, cfg.MaxStale, cfg.Timeout)
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	// The query is left out of the log: that of a presigned URL is a secret.
+	log := cfg.Logger.With("url", u.Scheme+"://"+u.Host+u.EscapedPath())
+	return &RemoteKeys{cfg: cfg, client: newClient(cfg), log: log, ready: make(chan struct{})}, nil
+}
+
+func newClient(cfg RemoteKeysConfig) *http.Client {
+	rt := cfg.Transport
+	if rt == nil {
+		rt = &http.Transport{
+			Proxy:                  http.ProxyFromEnvironment,
+			TLSClientConfig:        cfg.TLS,
+			ForceAttemptHTTP2:      true,
+			MaxResponseHeaderBytes: 64 << 10,
+			DisableKeepAlives:      true, // a fetch an hour needs no connection held open, nor one gone stale
+		}
+	}
+	return &http.Client{Transport: rt, CheckRedirect: checkRedirect}
+}
+
+// allowedURL reports whether a JWK Set may come from u: what a network in between could change, could let anybody in.
+func allowedURL(u *url.URL) bool {
+	if u.User != nil || u.Fragment != "" {
+		return false
+	}
+	if u.Scheme == "https" {
+		return true
+	}
+	ip := net.ParseIP(u.Hostname())
+	return u.Scheme == "http" && (u.Hostname() == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	first := via[0].URL
+	if req.URL.Host != first.Host || req.URL.Scheme != first.Scheme || !allowedURL(req.URL) {
+		return errors.New("redirected to another host or scheme, which is not followed")
+	}
+	if len(via) >= 3 {
+		return errors.New("redirected more than twice")
+	}
+	return nil
+}
+
+// PublicKey implements [KeySet]. A known key is returned without waiting for anything. An unknown one makes a
+// fetch, or joins the one under way, at most one in MinInterval; ctx bounds the wait, not the fetch.
+func (k *RemoteKeys) PublicKey(ctx context.Context, kid string, asOf time.Time) (*rsa.PublicKey, error) {
+	const most = 2 // the fetch under way may have started before the key was there; the next one has not
+	for waits := 0; ; waits++ {
+		key, wait, err := k.lookup(ctx, kid, asOf, waits < most)
+		if wait == nil {
+			return key, err
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, &KeysUnavailableError{RetryAfter: time.Second, Err: ctx.Err()}
+		}
+	}
+}
+
+// lookup answers from the set at hand or, if it may, returns the end of a fetch to wait for.
+func (k *RemoteKeys) lookup(ctx context.Context, kid string, asOf time.Time, mayWait bool) (*rsa.PublicKey, <-chan struct{}, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.cfg.Now()
+	if k.usable(now) {
+		if key := k.current.keys[kid]; key != nil {
+			return key, nil, nil
+		}
+		if k.current.asOf.After(asOf) {
+			return nil, nil, ErrUnknownKey
+		}
+	}
+	pause := k.started.Add(k.cfg.MinInterval).Sub(now)
+	switch {
+	case !mayWait || k.flight == nil && !k.started.IsZero() && pause > 0:
+		return nil, nil, &KeysUnavailableError{RetryAfter: max(pause, time.Second), Err: k.failed}
+	case k.flight != nil:
+		return nil, k.flight.done, nil
+	}
+	return nil, k.takeOff(ctx, now).done, nil
+}
+
+// usable reports whether the last good set may still serve. The caller holds mu.
+func (k *RemoteKeys) usable(now time.Time) bool {
+	return k.current != nil && now.Sub(k.current.asOf) <= k.cfg.MaxStale
+}
+
+// takeOff starts a fetch. It outlives the caller's context, as others may come to wait for it, and is bounded by
+// Timeout. The caller holds mu.
+func (k *RemoteKeys) takeOff(ctx context.Context, now time.Time) *flight {
+	f := &flight{done: make(chan struct{})}
+	k.flight, k.started = f, now
+	k.status.Fetches++
+	var last string
+	if k.current != nil {
+		last = k.current.etag
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.cfg.Timeout)
+		defer cancel()
+		got, err := k.fetch(ctx, last)
+		k.land(got, err)
+		close(f.done)
+	}()
+	return f
+}
+
+// land takes over what a fetch got. A nil set without an error means that the current one was confirmed.
+func (k *RemoteKeys) land(got *fetched, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	before := k.failed
+	k.flight, k.failed = nil, err
+	if err != nil {
+		k.status.Failures++
+		k.log.Error("jwks fetch failed", "error", err)
+		return
+	}
+	if before != nil {
+		k.log.Info("jwks fetch works again")
+	}
+	if got == nil {
+		confirmed := *k.current
+		confirmed.asOf = k.started
+		k.current = &confirmed
+		return
+	}
+	got.asOf = k.started
+	k.logChange(got)
+	if k.current == nil {
+		close(k.ready)
+	}
+	k.current = got
+}
+
+// Ready returns a channel that is closed when the first good set is there.
+func (k *RemoteKeys) Ready() <-chan struct{} { return k.ready }
+
+func (k *RemoteKeys) logChange(got *fetched) {
+	added, removed := len(got.keys), 0
+	if k.current != nil {
+		for kid, key := range k.current.keys {
+			if now := got.keys[kid]; now != nil && now.Equal(key) {
+				added--
+			} else {
+				removed++
+			}
+		}
+	}
+	if added > 0 || removed > 0 {
+		k.log.Info("jwks changed", "keys", len(got.keys), "added", added, "removed", removed)
+	}
+	if got.noted != "" && (k.current == nil || k.current.noted != got.noted) {
+		k.log.Warn("jwks has keys that are left out", "problems", got.noted)
+	}
+}
+
+// fetch gets and checks a set. It returns nil without an error if the server says that the one with this etag is
+// current (RFC 9110 section 13.1.2).
+func (k *RemoteKeys) fetch(ctx context.Context, etag string) (_ *fetched, err error) {
+	defer func() {
+		// What comes from outside is parsed here, in a goroutine of our own: a panic would end the process.
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, k.cfg.URL, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "application/jwk-set+json, application/json")
+	if etag != "" {
+		req.Header.Set("If-None-Match", etag)
+	}
+	resp, err := k.client.Do(req)
+	if err != nil {
+		if withURL := (*url.Error)(nil); errors.As(err, &withURL) {
+			err = withURL.Err
+		}
+		return nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusNotModified && etag != "" {
+		return nil, nil //nolint:nilnil // documented above
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("status is %d, want 200", resp.StatusCode)
+	}
+	body, err := io.ReadAll(io.LimitReader(resp.Body, MaxJWKSBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	keys, problems, err := ParseJWKS(body)
+	if err != nil {
+		return nil, err
+	}
+	got := &fetched{keys: keys, etag: resp.Header.Get("ETag")}
+	if len(problems) > 0 {
+		got.noted = fmt.Sprint(problems)
+	}
+	return got, nil
+}
+
+// Refresh fetches the set now, whatever MinInterval says, or joins the fetch under way, and returns why that
+// failed. ctx bounds the wait. Unknown kids must not lead here.
+func (k *RemoteKeys) Refresh(ctx context.Context) error {
+	k.mu.Lock()
+	f := k.flight
+	if f == nil {
+		f = k.takeOff(ctx, k.cfg.Now())
+	}
+	k.mu.Unlock()
+	select {
+	case <-f.done:
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return k.failed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Run fetches the set and keeps it fresh until ctx ends, then returns nil. After a failure it tries again after
+// MinInterval, then after twice that, and so on up to a minute or MinInterval, whichever is longer.
+func (k *RemoteKeys) Run(ctx context.Context) error {
+	backoff := k.cfg.MinInterval
+	for {
+		pause := jitter(k.cfg.MaxAge)
+		if err := k.Refresh(ctx); err != nil {
+			pause = max(k.cfg.MinInterval, jitter(backoff))
+			backoff = min(2*backoff, max(time.Minute, k.cfg.MinInterval))
+		} else {
+			backoff = k.cfg.MinInterval
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+	}
+}
+
+// jitter spreads d by a tenth either way.
+func jitter(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1) //nolint:gosec // spreads load, keeps no secret
+}
+
+// Status returns the state of the set, for metrics and health.
+func (k *RemoteKeys) Status() KeyStatus {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.status
+	now := k.cfg.Now()
+	s.Usable, s.LastError, s.NextFetch = k.usable(now), k.failed, k.started.Add(k.cfg.MinInterval)
+	if k.current != nil {
+		s.Keys, s.FetchedAt = len(k.current.keys), k.current.asOf
+	}
+	return s
+}

@@ -1,0 +1,398 @@
+package validator_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/cognito-extauthz/extauthz/internal/cognitotest"
+	"github.com/cognito-extauthz/extauthz/pkg/validator"
+)
+
+// fakeJWKS is a JWKS server as a transport, so that it can live in a synctest bubble, where time does not pass by itself.
+type fakeJWKS struct {
+	mu       sync.Mutex
+	body     []byte
+	etag     string
+	err      error
+	delay    time.Duration
+	redirect string
+	requests int
+
+	rotated    []byte // another set, with other keys
+	rotatedKid string
+}
+
+func (f *fakeJWKS) set(edit func(*fakeJWKS)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	edit(f)
+}
+
+func (f *fakeJWKS) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.requests
+}
+
+func (f *fakeJWKS) RoundTrip(req *http.Request) (*http.Response, error) {
+	f.mu.Lock()
+	f.requests++
+	body, etag, err, delay, redirect := f.body, f.etag, f.err, f.delay, f.redirect
+	f.mu.Unlock()
+	select {
+	case <-time.After(delay):
+	case <-req.Context().Done():
+		return nil, req.Context().Err()
+	}
+	resp := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Etag": {etag}}, Body: io.NopCloser(bytes.NewReader(body)), Request: req}
+	switch {
+	case err != nil:
+		return nil, err
+	case redirect != "":
+		resp.StatusCode, resp.Header = http.StatusFound, http.Header{"Location": {redirect}}
+	case etag != "" && req.Header.Get("If-None-Match") == etag:
+		resp.StatusCode, resp.Body = http.StatusNotModified, http.NoBody
+	}
+	return resp, nil
+}
+
+// jwksOf is the JWK Set of a fresh stand-in, and its first kid.
+func jwksOf(t testing.TB) (body []byte, kid string) {
+	t.Helper()
+	p := newPool(t)
+	return p.JWKS(), p.AccessKey().ID
+}
+
+// bubble runs a test on fake time, with a fake JWKS server and the keys that it serves.
+func bubble(t *testing.T, edit func(*validator.RemoteKeysConfig), test func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string)) {
+	t.Helper()
+	body, kid := jwksOf(t)
+	rotated, rotatedKid := jwksOf(t)
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeJWKS{body: body, rotated: rotated, rotatedKid: rotatedKid}
+		cfg := validator.RemoteKeysConfig{URL: "https://keys.example/jwks.json", Transport: f}
+		if edit != nil {
+			edit(&cfg)
+		}
+		k, err := validator.NewRemoteKeys(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		test(t, f, k, kid)
+	})
+}
+
+func wantKey(t *testing.T, k *validator.RemoteKeys, kid string) {
+	t.Helper()
+	if key, err := k.PublicKey(t.Context(), kid, time.Now()); err != nil || key == nil {
+		t.Errorf("key %s: %v, want it", kid, err)
+	}
+}
+
+func wantErr(t *testing.T, k *validator.RemoteKeys, kid string, asOf time.Time, want error) {
+	t.Helper()
+	if key, err := k.PublicKey(t.Context(), kid, asOf); !errors.Is(err, want) || key != nil {
+		t.Errorf("key %s: %v and error %v, want %v", kid, key, err, want)
+	}
+}
+
+func TestKeysAreFetchedByTheFirstToken(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
+		wantKey(t, k, kid)
+		wantKey(t, k, kid)
+		if f.count() != 1 {
+			t.Errorf("%d fetches, want 1", f.count())
+		}
+	})
+}
+
+func TestConcurrentMissesJoinOneFetch(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
+		f.set(func(f *fakeJWKS) { f.delay = time.Second })
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() { wantKey(t, k, kid) })
+		}
+		wg.Wait()
+		if f.count() != 1 {
+			t.Errorf("%d fetches, want 1", f.count())
+		}
+	})
+}
+
+// A flood of unknown kids costs one fetch an interval, and known keys go on without waiting.
+func TestFloodOfUnknownKids(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
+		wantKey(t, k, kid)
+		f.set(func(f *fakeJWKS) { f.delay = 100 * time.Millisecond })
+		start := time.Now()
+		for i := range 1000 {
+			_, err := k.PublicKey(t.Context(), fmt.Sprint("unknown-", i), time.Now().Add(30*time.Second))
+			if retry := validator.RetryAfter(err); !errors.Is(err, validator.ErrKeysUnavailable) || retry < time.Second || retry > 10*time.Second {
+				t.Fatalf("error is %v with Retry-After %v, want keys_unavailable and 1 s to 10 s", err, retry)
+			}
+			before := time.Now()
+			wantKey(t, k, kid)
+			if waited := time.Since(before); waited != 0 {
+				t.Fatalf("a known key waited %v", waited)
+			}
+			time.Sleep(35 * time.Millisecond) // fake time
+		}
+		intervals := int(time.Since(start)/(10*time.Second)) + 1
+		if f.count() > 1+intervals {
+			t.Errorf("%d fetches in %d intervals, want at most one each", f.count(), intervals)
+		}
+	})
+}
+
+func TestUnknownKidIsRefusedOnlyBySetsYoungerThanTheToken(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
+		issued := time.Now()
+		time.Sleep(time.Minute)
+		wantErr(t, k, "unknown", issued, validator.ErrUnknownKey)
+		wantErr(t, k, "unknown", issued, validator.ErrUnknownKey)
+		if f.count() != 1 {
+			t.Errorf("%d fetches, want 1: the set at hand is younger than the token", f.count())
+		}
+		wantErr(t, k, "unknown", time.Now(), validator.ErrKeysUnavailable)
+		time.Sleep(11 * time.Second)
+		wantErr(t, k, "unknown", time.Now().Add(-time.Second), validator.ErrUnknownKey)
+		if f.count() != 2 {
+			t.Errorf("%d fetches, want 2", f.count())
+		}
+	})
+}
+
+func TestRotation(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
+		wantKey(t, k, kid)
+		time.Sleep(time.Minute)
+		f.set(func(f *fakeJWKS) { f.body = f.rotated })
+		wantKey(t, k, f.rotatedKid) // on first sight
+		wantErr(t, k, kid, time.Now().Add(-time.Hour), validator.ErrUnknownKey)
+	})
+}
+
+func TestOutage(t *testing.T) {
+	faults := map[string]func(*fakeJWKS){
+		"down":       func(f *fakeJWKS) { f.err = errors.New("connection refused") },
+		"slow":       func(f *fakeJWKS) { f.delay = time.Hour },
+		"garbage":    func(f *fakeJWKS) { f.body = []byte("<html>") },
+		"empty set":  func(f *fakeJWKS) { f.body = []byte(`{"keys":[]}`) },
+		"no set":     func(f *fakeJWKS) { f.body = []byte(`{}`) },
+		"no body":    func(f *fakeJWKS) { f.body = nil },
+		"huge":       func(f *fakeJWKS) { f.body = bytes.Repeat([]byte(" "), validator.MaxJWKSBytes+1) },
+		"other host": func(f *fakeJWKS) { f.redirect = "https://evil.example/jwks.json" },
+		"plain http": func(f *fakeJWKS) { f.redirect = "http://keys.example/jwks.json" },
+		"loop":       func(f *fakeJWKS) { f.redirect = "https://keys.example/again" },
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			twoHours := func(c *validator.RemoteKeysConfig) { c.MaxStale = 2 * time.Hour }
+			bubble(t, twoHours, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer synctest.Wait()
+				defer cancel()
+				go func() { _ = k.Run(ctx) }()
+				synctest.Wait()
+				good := f.body
+				f.set(fault)
+				time.Sleep(110 * time.Minute)
+				wantKey(t, k, kid)
+				if s := k.Status(); !s.Usable || s.LastError == nil || s.Failures == 0 {
+					t.Errorf("status is %+v, want usable with an error", s)
+				}
+				time.Sleep(time.Hour)
+				wantErr(t, k, kid, time.Now(), validator.ErrKeysUnavailable)
+				if s := k.Status(); s.Usable {
+					t.Errorf("status is %+v, want not usable after MaxStale", s)
+				}
+				f.set(func(f *fakeJWKS) { f.body, f.err, f.delay, f.redirect = good, nil, 0, "" })
+				time.Sleep(2 * time.Minute)
+				wantKey(t, k, kid)
+			})
+		})
+	}
+}
+
+func TestRunKeepsTheSetFresh(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _ = k.Run(ctx) }()
+		synctest.Wait()
+		select {
+		case <-k.Ready():
+		default:
+			t.Fatal("not ready after the first fetch")
+		}
+		f.set(func(f *fakeJWKS) { f.body = f.rotated }) // the key is removed
+		wantKey(t, k, kid)
+		time.Sleep(67 * time.Minute)
+		wantErr(t, k, kid, time.Now().Add(-2*time.Hour), validator.ErrUnknownKey)
+		if f.count() != 2 {
+			t.Errorf("%d fetches in 67 minutes, want 2", f.count())
+		}
+		cancel()
+		synctest.Wait()
+		time.Sleep(24 * time.Hour)
+		if f.count() != 2 {
+			t.Errorf("%d fetches, want none after the end of Run", f.count())
+		}
+	})
+}
+
+func TestRunTriesAgainAfterFailures(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
+		f.set(func(f *fakeJWKS) { f.err = errors.New("down") })
+		ctx, cancel := context.WithCancel(t.Context())
+		defer synctest.Wait()
+		defer cancel()
+		go func() { _ = k.Run(ctx) }()
+		time.Sleep(10 * time.Minute)
+		if n := f.count(); n < 9 || n > 16 {
+			t.Errorf("%d fetches in ten minutes of outage, want about one a minute", n)
+		}
+		f.set(func(f *fakeJWKS) { f.err = nil })
+		time.Sleep(70 * time.Second)
+		wantKey(t, k, kid)
+	})
+}
+
+func TestETag(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
+		f.set(func(f *fakeJWKS) { f.etag = `"v1"` })
+		if err := k.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if err := k.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if s := k.Status(); time.Since(s.FetchedAt) > time.Second || s.Keys != 2 || s.Fetches != 2 {
+			t.Errorf("status is %+v, want the set confirmed just now", s)
+		}
+		wantKey(t, k, kid)
+	})
+}
+
+func TestCallersContextBoundsTheWait(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
+		f.set(func(f *fakeJWKS) { f.delay = 3 * time.Second })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := k.PublicKey(ctx, kid, time.Now()); !errors.Is(err, validator.ErrKeysUnavailable) {
+			t.Errorf("error is %v, want keys_unavailable", err)
+		}
+		time.Sleep(3 * time.Second)
+		wantKey(t, k, kid) // the fetch went on for others
+		if f.count() != 1 {
+			t.Errorf("%d fetches, want 1", f.count())
+		}
+	})
+}
+
+// Tokens of a new key are never refused, however many unknown kids others send.
+func TestRotationUnderFlood(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
+		wantKey(t, k, kid)
+		f.set(func(f *fakeJWKS) { f.body = f.rotated })
+		issued := time.Now()
+		for time.Since(issued) < 11*time.Second {
+			_, _ = k.PublicKey(t.Context(), "flood", time.Now())
+			_, err := k.PublicKey(t.Context(), f.rotatedKid, issued)
+			if err == nil {
+				return
+			}
+			if !errors.Is(err, validator.ErrKeysUnavailable) {
+				t.Fatalf("error is %v, want keys_unavailable or none", err)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		t.Error("the new key was not there after an interval")
+	})
+}
+
+func TestNewRemoteKeysRefuses(t *testing.T) {
+	for _, url := range []string{
+		"", "keys.json", "ftp://keys.example", "http://keys.example/jwks.json", "http://127.0.0.1.example/", "https://",
+		"https://user:secret@keys.example/", "https://keys.example/#x", "http://localhost.evil.example/",
+	} {
+		if _, err := validator.NewRemoteKeys(validator.RemoteKeysConfig{URL: url}); err == nil {
+			t.Errorf("URL %q was accepted", url)
+		}
+	}
+	for _, url := range []string{"https://keys.example/jwks.json", "http://127.0.0.1:9000/x", "http://[::1]/x", "http://localhost/x"} {
+		if _, err := validator.NewRemoteKeys(validator.RemoteKeysConfig{URL: url}); err != nil {
+			t.Error(err)
+		}
+	}
+	for name, cfg := range map[string]validator.RemoteKeysConfig{
+		"negative":               {MinInterval: -1},
+		"MaxAge under interval":  {MinInterval: time.Hour, MaxAge: time.Minute},
+		"MaxStale under MaxAge":  {MaxStale: time.Minute},
+		"negative fetch timeout": {Timeout: -1},
+	} {
+		cfg.URL = "https://keys.example/jwks.json"
+		if _, err := validator.NewRemoteKeys(cfg); err == nil {
+			t.Errorf("%s was accepted", name)
+		}
+	}
+}
+
+// The query of a presigned URL is a secret.
+func TestLogHoldsNoQuery(t *testing.T) {
+	var log bytes.Buffer
+	bubble(t, func(c *validator.RemoteKeysConfig) {
+		c.URL += "?X-Amz-Signature=CANARY"
+		c.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	}, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, _ string) {
+		f.set(func(f *fakeJWKS) { f.err = errors.New("down") })
+		err := k.Refresh(t.Context())
+		if err == nil || strings.Contains(err.Error()+log.String(), "CANARY") || !strings.Contains(log.String(), "keys.example") {
+			t.Errorf("error is %v and log %q, want the host and no query", err, &log)
+		}
+	})
+}
+
+// Over a real connection: the stand-in's faults, and an end without goroutines left.
+func TestRealServer(t *testing.T) {
+	p := newPool(t)
+	k, err := validator.NewRemoteKeys(validator.RemoteKeysConfig{URL: p.JWKSURL(), Timeout: 200 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for name, fault := range map[string]cognitotest.Fault{
+		"status 500":  {Status: 500},
+		"garbage":     cognitotest.Garbage,
+		"empty set":   cognitotest.EmptyKeySet,
+		"endless":     {HugeBytes: 1 << 40},
+		"cut":         {Status: 200, Body: p.JWKS(), Truncate: true},
+		"hangs":       {Hang: true},
+		"drops":       {Drop: true},
+		"redirects":   {Redirect: "http://127.0.0.1:1/"},
+		"private key": {Body: []byte(`{"keys":[{"kty":"RSA","kid":"x","n":"AQAB","e":"AQAB","d":"AQAB"}]}`)},
+	} {
+		p.Fail(cognitotest.JWKS, fault)
+		if err := k.Refresh(t.Context()); err == nil {
+			t.Errorf("%s: the fetch did not fail", name)
+		}
+		wantKey(t, k, p.AccessKey().ID)
+	}
+	p.Heal(cognitotest.JWKS)
+	if err := k.Refresh(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

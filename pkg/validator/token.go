@@ -1,0 +1,100 @@
+package validator
+
+import (
+	"encoding/base64"
+	"strings"
+)
+
+// maxKeyIDBytes bounds the kid. Cognito's have 44 bytes, thumbprints (RFC 7638) fewer than 100.
+const maxKeyIDBytes = 256
+
+// A token is a compact JWS taken apart. Nothing of it is verified.
+type token struct {
+	kid       string
+	claims    object
+	signed    []byte // the JWS Signing Input (RFC 7515 section 2)
+	signature []byte
+}
+
+// strictBase64 decodes base64url without padding (RFC 7515 section 2) and refuses trailing bits that are not zero,
+// so that no two texts mean the same token. It skips line breaks, as all of Go's decoders do: parse forbids them.
+var strictBase64 = base64.RawURLEncoding.Strict()
+
+// parse takes a compact JWS apart and checks its header.
+func parse(compact string) (*token, error) {
+	if len(compact) > MaxTokenBytes {
+		return nil, refuse(ErrMalformed, "token has %d bytes, want at most %d", len(compact), MaxTokenBytes)
+	}
+	parts := strings.Split(compact, ".")
+	if len(parts) != 3 {
+		return nil, refuse(ErrMalformed, "token has %d parts, want the 3 of a compact JWS", len(parts))
+	}
+	if strings.ContainsAny(compact, "\r\n") {
+		return nil, refuse(ErrMalformed, "token has a line break")
+	}
+	header, err := decodePart("header", parts[0])
+	if err != nil {
+		return nil, err
+	}
+	t := &token{signed: []byte(compact[:len(parts[0])+1+len(parts[1])])}
+	if t.kid, err = checkHeader(header); err != nil {
+		return nil, err
+	}
+	if t.claims, err = decodePart("payload", parts[1]); err != nil {
+		return nil, err
+	}
+	if t.signature, err = strictBase64.DecodeString(parts[2]); err != nil || len(t.signature) == 0 {
+		return nil, refuse(ErrMalformed, "signature is empty or no unpadded base64url")
+	}
+	return t, nil
+}
+
+// decodePart decodes a part that is a JSON object.
+func decodePart(name, part string) (object, error) {
+	text, err := strictBase64.DecodeString(part)
+	if err != nil {
+		return nil, refuse(ErrMalformed, "%s is no unpadded base64url", name)
+	}
+	o, err := parseObject(text)
+	if err != nil {
+		return nil, refuse(ErrMalformed, "%s is %v", name, err)
+	}
+	return o, nil
+}
+
+// forbidden are the header parameters that change what the signature covers, bring a key of the token's own, or
+// make it another kind of token. Cognito sets none of them, and taking no notice of them is how tokens get forged
+// (RFC 8725 sections 2.10 and 3.10; RFC 7515 sections 4.1.2 to 4.1.11; RFC 7797; RFC 7516).
+var forbidden = []string{"crit", "b64", "zip", "enc", "cty", "jku", "jwk", "x5u", "x5c", "epk"}
+
+// checkHeader checks the JOSE header and returns its kid.
+func checkHeader(h object) (kid string, err error) {
+	alg, ok := h["alg"].(string)
+	if !ok {
+		return "", refuse(ErrAlgorithm, "header has no alg that is a string, want RS256")
+	}
+	if alg != "RS256" {
+		return "", refuse(ErrAlgorithm, "alg is %s, want RS256", quote(alg))
+	}
+	for _, name := range forbidden {
+		if _, ok := h[name]; ok {
+			return "", refuse(ErrMalformed, "header has %s, which is not accepted", name)
+		}
+	}
+	if typ, ok := h["typ"]; ok && !acceptedType(typ) {
+		return "", refuse(ErrMalformed, "typ is not JWT or at+jwt")
+	}
+	kid, ok = h["kid"].(string)
+	if !ok || kid == "" || len(kid) > maxKeyIDBytes {
+		return "", refuse(ErrMalformed, "header has no kid that is a string of 1 to %d bytes", maxKeyIDBytes)
+	}
+	return kid, nil
+}
+
+// acceptedType reports whether typ names a JWT. Cognito sends none; other typed tokens that the same keys might
+// sign one day, such as logout tokens, are something else (RFC 8725 section 3.11, RFC 9068 section 4).
+func acceptedType(typ any) bool {
+	s, ok := typ.(string)
+	s = strings.ToLower(s)
+	return ok && (s == "jwt" || s == "at+jwt" || s == "application/at+jwt")
+}
