@@ -1,0 +1,195 @@
+// Package server listens: for Envoy's checks and gRPC health checks, for kubelet and Prometheus, and on loopback for
+// the operator. It ends without dropping a check.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+)
+
+// A Config says where to listen and what to serve there. All fields are required but those that say otherwise.
+type Config struct {
+	// GRPC, Metrics and Admin are addresses host:port; GRPC may be unix:///path. Metrics and Admin may be empty: no
+	// listener.
+	GRPC, Metrics, Admin string
+	// TLS for GRPC. Nil: none.
+	TLS *tls.Config
+
+	Checker Checker
+	// MetricsHandler serves /metrics.
+	MetricsHandler http.Handler
+	// Effective returns the effective configuration as YAML, without secrets.
+	Effective func() []byte
+
+	// Delay is how long to go on serving after health has turned NOT_SERVING, so that every Envoy has seen it.
+	Delay time.Duration
+	// Grace is how long checks under way may then take to finish.
+	Grace time.Duration
+
+	Logger *slog.Logger
+}
+
+// A Server serves one Config, once.
+type Server struct {
+	cfg       Config
+	grpc      *grpc.Server
+	health    *health.Server
+	readiness readiness
+	listeners struct{ grpc, metrics, admin net.Listener }
+}
+
+// Listen opens the listeners, so that an address that cannot be had is an error before anything is served.
+func Listen(cfg Config) (*Server, error) {
+	s := &Server{cfg: cfg, health: health.NewServer()}
+	s.setReady("starting", false)
+	var err error
+	if s.listeners.grpc, err = listen(cfg.GRPC); err != nil {
+		return nil, fmt.Errorf("listen.grpc: %w", err)
+	}
+	if s.listeners.metrics, err = listenHTTP(cfg.Metrics); err != nil {
+		s.closeListeners()
+		return nil, fmt.Errorf("listen.metrics: %w", err)
+	}
+	if s.listeners.admin, err = listenHTTP(cfg.Admin); err != nil {
+		s.closeListeners()
+		return nil, fmt.Errorf("listen.admin: %w", err)
+	}
+	s.grpc = s.newGRPC()
+	return s, nil
+}
+
+func (s *Server) newGRPC() *grpc.Server {
+	options := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec{}),
+		// A message over the limit would be a gRPC error, which may be an allow to Envoy. Our own limits answer.
+		grpc.MaxRecvMsgSize(math.MaxInt32),
+		// Envoy pings idle connections as often as its connection_keepalive says. With grpc-go's default of five
+		// minutes, it would be sent away for it.
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
+	}
+	if s.cfg.TLS != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(s.cfg.TLS)))
+	}
+	g := grpc.NewServer(options...)
+	g.RegisterService(&authorization, s.cfg.Checker)
+	healthv1.RegisterHealthServer(g, s.health)
+	return g
+}
+
+func listen(addr string) (net.Listener, error) {
+	path, ok := strings.CutPrefix(addr, "unix://")
+	if !ok {
+		return net.Listen("tcp", addr) //nolint:noctx // there is nothing to wait for
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == os.ModeSocket {
+		// Left by a process that was killed, unless somebody still answers there.
+		if conn, err := net.Dial("unix", path); err == nil { //nolint:noctx // a socket file answers at once
+			_ = conn.Close()
+			return nil, fmt.Errorf("%s: another process listens there", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, err
+		}
+	}
+	return net.Listen("unix", path) //nolint:noctx // there is nothing to wait for
+}
+
+// listenHTTP returns nil for an address that is switched off.
+func listenHTTP(addr string) (net.Listener, error) {
+	if addr == "" {
+		return nil, nil //nolint:nilnil // documented above
+	}
+	return listen(addr)
+}
+
+func (s *Server) closeListeners() {
+	for _, l := range []net.Listener{s.listeners.grpc, s.listeners.metrics, s.listeners.admin} {
+		if l != nil {
+			_ = l.Close()
+		}
+	}
+}
+
+// Addrs returns the addresses listened at, in the order grpc, metrics, admin; those switched off are empty.
+func (s *Server) Addrs() (grpcAddr, metrics, admin string) {
+	return address(s.listeners.grpc), address(s.listeners.metrics), address(s.listeners.admin)
+}
+
+func address(l net.Listener) string {
+	if l == nil {
+		return ""
+	}
+	return l.Addr().String()
+}
+
+// Ready says that checks can be answered: /readyz and gRPC health turn well. It does nothing once Serve drains.
+func (s *Server) Ready() { s.setReady("ok", true) }
+
+// Serve serves until ctx ends, then drains: health turns NOT_SERVING, Delay passes, no new connections and streams
+// are taken (GOAWAY), the checks under way finish within Grace. It returns nil if all that went well.
+func (s *Server) Serve(ctx context.Context) error {
+	metrics, admin := s.httpServer(s.metricsMux()), s.httpServer(guardHost(s.adminMux()))
+	var group errgroup.Group
+	stopped, stop := context.WithCancel(ctx) // ends with ctx, or when a listener fails
+	defer stop()
+	run := func(f func() error) {
+		group.Go(func() error {
+			defer stop()
+			if err := f(); err != nil && !errors.Is(err, http.ErrServerClosed) {
+				return err
+			}
+			return nil
+		})
+	}
+	run(func() error { return s.grpc.Serve(s.listeners.grpc) })
+	if s.listeners.metrics != nil {
+		run(func() error { return metrics.Serve(s.listeners.metrics) })
+	}
+	if s.listeners.admin != nil {
+		run(func() error { return admin.Serve(s.listeners.admin) })
+	}
+	<-stopped.Done()
+	if ctx.Err() != nil {
+		s.drain()
+	}
+	s.grpc.Stop()
+	_ = metrics.Close()
+	_ = admin.Close()
+	return group.Wait()
+}
+
+func (s *Server) drain() {
+	s.cfg.Logger.Info("draining", "delay", s.cfg.Delay.String(), "grace", s.cfg.Grace.String())
+	s.readiness.close()
+	s.health.Shutdown()
+	time.Sleep(s.cfg.Delay)
+	done := make(chan struct{})
+	go func() {
+		s.grpc.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+		s.cfg.Logger.Info("drained")
+	case <-time.After(s.cfg.Grace):
+		s.cfg.Logger.Warn("not drained in time: checks under way are cut off")
+		s.grpc.Stop()
+		<-done
+	}
+}

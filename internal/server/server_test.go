@@ -1,0 +1,304 @@
+package server
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"go.uber.org/goleak"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	grpcstatus "google.golang.org/grpc/status"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// checker answers with the code that it was given, when it may.
+type checker struct {
+	entered, release chan struct{} // nil: does not wait
+	err              error
+}
+
+const undecodable = codes.InvalidArgument
+
+func (c checker) Check(context.Context, *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	if c.entered != nil {
+		c.entered <- struct{}{}
+		<-c.release
+	}
+	return &authv3.CheckResponse{Status: &status.Status{Code: int32(codes.PermissionDenied)}}, c.err
+}
+
+func (checker) Undecodable(context.Context) *authv3.CheckResponse {
+	return &authv3.CheckResponse{Status: &status.Status{Code: int32(undecodable)}}
+}
+
+type running struct {
+	*Server
+	grpc, metrics, admin string
+	stop                 func() error // ends it, and returns what Serve did
+}
+
+func start(t *testing.T, edit func(*Config)) running {
+	t.Helper()
+	cfg := Config{
+		GRPC: "127.0.0.1:0", Metrics: "127.0.0.1:0", Admin: "127.0.0.1:0",
+		Checker:        checker{},
+		MetricsHandler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metrics") }),
+		Effective:      func() []byte { return []byte("realm: test\n") },
+		Grace:          5 * time.Second,
+		Logger:         slog.New(slog.DiscardHandler),
+	}
+	if edit != nil {
+		edit(&cfg)
+	}
+	s, err := Listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	r := running{Server: s}
+	r.grpc, r.metrics, r.admin = s.Addrs()
+	r.stop = sync.OnceValue(func() error { cancel(); return <-done })
+	t.Cleanup(func() { _ = r.stop() })
+	return r
+}
+
+func dial(t *testing.T, addr string) *grpc.ClientConn {
+	t.Helper()
+	if strings.HasPrefix(addr, "/") {
+		addr = "unix://" + addr
+	}
+	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func fetch(t *testing.T, url string, edit ...func(*http.Request)) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range edit {
+		e(req)
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+func TestCheck(t *testing.T) {
+	for name, err := range map[string]error{"an answer": nil, "an error": io.EOF} {
+		r := start(t, func(c *Config) { c.Checker = checker{err: err} })
+		resp, rpcErr := authv3.NewAuthorizationClient(dial(t, r.grpc)).Check(t.Context(), &authv3.CheckRequest{})
+		want := codes.PermissionDenied
+		if err != nil {
+			want = undecodable
+		}
+		if rpcErr != nil || codes.Code(resp.GetStatus().GetCode()) != want {
+			t.Errorf("%s: %v and gRPC error %v, want %v and none", name, resp, rpcErr, want)
+		}
+	}
+}
+
+// rawCodec sends bytes as they are.
+type rawCodec struct{}
+
+func (rawCodec) Name() string                       { return "proto" }
+func (rawCodec) Marshal(v any) ([]byte, error)      { return v.([]byte), nil }
+func (rawCodec) Unmarshal(data []byte, v any) error { *v.(*[]byte) = data; return nil }
+
+// Bytes that are no CheckRequest get an answer, as a gRPC error may be an allow to Envoy. So do long messages.
+func TestUndecodableBytes(t *testing.T) {
+	conn := dial(t, start(t, nil).grpc)
+	for name, msg := range map[string][]byte{
+		"junk":             []byte("\xff\xff\xff\xff"),
+		"a cut field":      {0x0a, 0x7f},
+		"an invalid field": {0x07},
+		"6 MiB of junk":    []byte(strings.Repeat("\xff", 6<<20)),
+	} {
+		var reply []byte
+		err := conn.Invoke(t.Context(), "/envoy.service.auth.v3.Authorization/Check", msg, &reply, grpc.ForceCodec(rawCodec{}))
+		if err != nil || len(reply) == 0 {
+			t.Errorf("%s: reply %q and gRPC error %v, want an answer", name, reply, err)
+		}
+	}
+}
+
+func TestHealthAndReadiness(t *testing.T) {
+	r := start(t, nil)
+	health := healthv1.NewHealthClient(dial(t, r.grpc))
+	want := func(serving healthv1.HealthCheckResponse_ServingStatus, code int, text string) {
+		t.Helper()
+		for _, service := range []string{"", "envoy.service.auth.v3.Authorization"} {
+			resp, err := health.Check(t.Context(), &healthv1.HealthCheckRequest{Service: service})
+			if err != nil || resp.GetStatus() != serving {
+				t.Errorf("health of %q is %v, error %v, want %v", service, resp, err, serving)
+			}
+		}
+		if got, body := fetch(t, "http://"+r.metrics+"/readyz"); got != code || body != text+"\n" {
+			t.Errorf("/readyz is %d %q, want %d %q", got, body, code, text)
+		}
+		if got, body := fetch(t, "http://"+r.metrics+"/livez"); got != 200 || body != "ok\n" {
+			t.Errorf("/livez is %d %q, want 200 ok", got, body)
+		}
+	}
+	want(healthv1.HealthCheckResponse_NOT_SERVING, 503, "starting")
+	r.Ready()
+	want(healthv1.HealthCheckResponse_SERVING, 200, "ok")
+	if _, err := health.Check(t.Context(), &healthv1.HealthCheckRequest{Service: "other"}); grpcstatus.Code(err) != codes.NotFound {
+		t.Errorf("health of another service: %v, want NotFound", err)
+	}
+	r.readiness.close()
+	r.Ready()
+	if got, body := fetch(t, "http://"+r.metrics+"/readyz"); got != 503 || body != "draining\n" {
+		t.Errorf("/readyz is %d %q, want draining, from which there is no way back", got, body)
+	}
+}
+
+func TestMetricsListenerServesNothingElse(t *testing.T) {
+	r := start(t, nil)
+	if code, body := fetch(t, "http://"+r.metrics+"/metrics"); code != 200 || body != "metrics" {
+		t.Errorf("/metrics is %d %q", code, body)
+	}
+	for _, path := range []string{"/", "/config", "/debug/pprof/", "/metrics/x"} {
+		if code, _ := fetch(t, "http://"+r.metrics+path); code != 404 {
+			t.Errorf("%s is %d, want 404", path, code)
+		}
+	}
+}
+
+func TestAdmin(t *testing.T) {
+	r := start(t, nil)
+	if code, body := fetch(t, "http://"+r.admin+"/config"); code != 200 || body != "realm: test\n" {
+		t.Errorf("/config is %d %q", code, body)
+	}
+	if code, _ := fetch(t, "http://"+r.admin+"/debug/pprof/"); code != 200 {
+		t.Errorf("/debug/pprof/ is %d", code)
+	}
+	// What a browser sends that a page of evil.example has led here.
+	for _, host := range []string{"evil.example", "evil.example:9193", "127.0.0.1.evil.example", "10.0.0.1", ""} {
+		code, _ := fetch(t, "http://"+r.admin+"/config", func(req *http.Request) { req.Host = host })
+		if host != "" && code != 403 {
+			t.Errorf("with Host %q: %d, want 403", host, code)
+		}
+	}
+	for _, host := range []string{"localhost", "localhost:1", "[::1]:9193", "127.0.0.1"} {
+		if code, _ := fetch(t, "http://"+r.admin+"/config", func(req *http.Request) { req.Host = host }); code != 200 {
+			t.Errorf("with Host %q: %d, want 200", host, code)
+		}
+	}
+}
+
+// A check that is under way when the end comes is answered.
+func TestDrainFinishesChecks(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	r := start(t, func(c *Config) { c.Checker = checker{entered: entered, release: release} })
+	r.Ready()
+	conn := dial(t, r.grpc)
+	result := make(chan error, 1)
+	go func() {
+		_, err := authv3.NewAuthorizationClient(conn).Check(context.WithoutCancel(t.Context()), &authv3.CheckRequest{})
+		result <- err
+	}()
+	<-entered
+	ended := make(chan error, 1)
+	go func() { ended <- r.stop() }()
+	for { // until the listener is gone, which is when GOAWAY is out
+		c, err := net.DialTimeout("tcp", r.grpc, time.Second)
+		if err != nil {
+			break
+		}
+		_ = c.Close()
+	}
+	close(release)
+	if err := <-result; err != nil {
+		t.Errorf("the check under way got %v", err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("Serve returned %v", err)
+	}
+}
+
+func TestDrainIsBounded(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	r := start(t, func(c *Config) {
+		c.Checker = checker{entered: entered, release: release}
+		c.Grace = 10 * time.Millisecond
+	})
+	conn := dial(t, r.grpc)
+	result := make(chan error, 1)
+	go func() {
+		_, err := authv3.NewAuthorizationClient(conn).Check(context.WithoutCancel(t.Context()), &authv3.CheckRequest{})
+		result <- err
+	}()
+	<-entered
+	ended := make(chan error, 1)
+	go func() { ended <- r.stop() }()
+	if err := <-result; err == nil {
+		t.Error("the check was answered, want it cut off")
+	}
+	close(release)
+	if err := <-ended; err != nil {
+		t.Errorf("Serve returned %v", err)
+	}
+}
+
+func TestUnixSocket(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "grpc.sock")
+	onSocket := func(c *Config) { c.GRPC, c.Metrics, c.Admin = "unix://"+path, "", "" }
+	r := start(t, onSocket)
+	if _, err := authv3.NewAuthorizationClient(dial(t, path)).Check(t.Context(), &authv3.CheckRequest{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := Listen(Config{GRPC: "unix://" + path, Checker: checker{}}); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("error is %v, want one that says that another process listens there", err)
+	}
+	_ = r.stop()
+	// A socket that a killed process left is no obstacle.
+	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.SetUnlinkOnClose(false)
+	_ = left.Close()
+	start(t, onSocket)
+}
+
+func TestAddressInUse(t *testing.T) {
+	r := start(t, nil)
+	for key, cfg := range map[string]Config{
+		"listen.grpc":    {GRPC: r.grpc},
+		"listen.metrics": {GRPC: "127.0.0.1:0", Metrics: r.metrics},
+		"listen.admin":   {GRPC: "127.0.0.1:0", Admin: r.admin},
+	} {
+		if _, err := Listen(cfg); err == nil || !strings.HasPrefix(err.Error(), key) {
+			t.Errorf("error is %v, want one that names %s", err, key)
+		}
+	}
+}
