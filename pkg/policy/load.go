@@ -1,0 +1,491 @@
+package policy
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/rego"
+	"github.com/open-policy-agent/opa/v1/storage"
+	"github.com/open-policy-agent/opa/v1/storage/inmem"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/cognito-extauthz/extauthz/policies"
+)
+
+// basePackage is where the built-in policy lives. A user's module in it would become part of it, so none may be.
+const basePackage = "data.extauthz.base"
+
+// A program is a compiled policy.
+type program struct {
+	query    rego.PreparedEvalQuery
+	revision string
+}
+
+// load reads, checks and compiles what cfg names.
+func load(ctx context.Context, cfg Config) (*program, error) {
+	decision, err := parseDecisionRef(cfg.Decision)
+	if err != nil {
+		return nil, err
+	}
+	caps, err := capabilities(cfg.AllowBuiltins)
+	if err != nil {
+		return nil, err
+	}
+	files, err := readAll(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if len(files.ignored) > 0 {
+		cfg.Logger.InfoContext(ctx, "files of the policy left out: data files are named data.json, data.yaml or data.yml", "files", files.ignored)
+	}
+	modules, err := parseModules(files.modules, caps)
+	if err != nil {
+		return nil, err
+	}
+	data, err := mergeData(files.data)
+	if err != nil {
+		return nil, err
+	}
+	store := inmem.NewFromObjectWithOpts(data, inmem.OptReturnASTValuesOnRead(true))
+	compiler, err := compile(ctx, modules, caps, store)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkDecisionRule(compiler, decision); err != nil {
+		return nil, err
+	}
+
+	query, err := rego.New(
+		rego.ParsedQuery(ast.NewBody(ast.NewExpr(ast.NewTerm(decision)))),
+		rego.Compiler(compiler),
+		rego.Store(store),
+		rego.GenerateJSON(func(t *ast.Term, _ *rego.EvalContext) (any, error) { return t.Value, nil }),
+	).PrepareForEval(ctx)
+	if err != nil {
+		return nil, loadError(err)
+	}
+	return &program{query: query, revision: files.revision(cfg)}, nil
+}
+
+// parseDecisionRef accepts data.<package>.<rule> and nothing that is computed.
+func parseDecisionRef(text string) (ast.Ref, error) {
+	ref, err := ast.ParseRef(text)
+	if err != nil || !ref.IsGround() || len(ref) < 3 || !ref.HasPrefix(ast.DefaultRootRef) {
+		return nil, fmt.Errorf("Decision is %q, want data, a package and a rule, such as %q", text, DefaultDecision)
+	}
+	return ref, nil
+}
+
+// A file is a policy or data file.
+type file struct {
+	name    string // for messages
+	path    string // slash-separated, from the root of the policy
+	content []byte
+}
+
+// files are what a policy is made of, sorted by path.
+type files struct {
+	modules []file
+	data    []file
+	ignored []string // paths of .json and .yaml files that are no data files by their name
+}
+
+// readAll returns the embedded and the user's files.
+//
+// The user's are read until two readings agree: a Kubernetes ConfigMap is switched from one version to the next between
+// two opens, and a policy made of both is one that nobody wrote.
+func readAll(cfg Config) (files, error) {
+	all, err := embedded(policies.Base)
+	if err != nil {
+		return files{}, err
+	}
+	userFS, root := cfg.FS, ""
+	if cfg.Dir != "" {
+		userFS, root = os.DirFS(cfg.Dir), cfg.Dir
+	}
+	if userFS == nil {
+		decision, err := embedded(policies.Decision)
+		all.modules = append(all.modules, decision.modules...)
+		return all, err
+	}
+
+	const attempts = 5
+	before, errBefore := readFS(userFS, root)
+	for range attempts {
+		now, err := readFS(userFS, root)
+		switch {
+		case err != nil && errBefore != nil:
+			return files{}, err
+		case err == nil && errBefore == nil && before.equal(now):
+			if len(now.modules) == 0 {
+				return files{}, fmt.Errorf("no *.rego file in %s", called(root))
+			}
+			now.modules = append(all.modules, now.modules...)
+			return now, nil
+		}
+		before, errBefore = now, err
+	}
+	return files{}, fmt.Errorf("%s changes while it is read", called(root))
+}
+
+// called is the name of the root of a policy in messages.
+func called(root string) string {
+	if root == "" {
+		return "the policy's FS"
+	}
+	return strconv.Quote(root)
+}
+
+func embedded(name string) (files, error) {
+	content, err := policies.FS.ReadFile(name)
+	return files{modules: []file{{name: "builtin/" + name, path: "builtin/" + name, content: content}}}, err
+}
+
+func (f files) equal(g files) bool {
+	same := func(a, b file) bool { return a.path == b.path && bytes.Equal(a.content, b.content) }
+	return slices.EqualFunc(f.modules, g.modules, same) && slices.EqualFunc(f.data, g.data, same)
+}
+
+// revision hashes everything that makes decisions what they are.
+func (f files) revision(cfg Config) string {
+	h := sha256.New()
+	write := func(s string) { fmt.Fprintf(h, "%d:%s", len(s), s) }
+	write(cfg.Decision)
+	write(strings.Join(slices.Sorted(slices.Values(cfg.AllowBuiltins)), ","))
+	for _, file := range slices.Concat(f.modules, f.data) {
+		write(file.path)
+		write(string(file.content))
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil))[:12]
+}
+
+// Symbolic links to directories are followed, because a ConfigMap with items in folders is made of them. These bounds
+// end a walk through links that go round in a circle.
+const (
+	maxDirDepth = 16
+	maxFiles    = 10_000
+)
+
+// readFS returns the user's files below fsys; root is what messages call it.
+func readFS(fsys fs.FS, root string) (files, error) {
+	var found files
+	seen := 0
+	var walk func(dir string, depth int) error
+	walk = func(dir string, depth int) error {
+		if depth > maxDirDepth {
+			return fmt.Errorf("%q is deeper than %d directories; a symbolic link that goes round?", dir, maxDirDepth)
+		}
+		entries, err := fs.ReadDir(fsys, dir)
+		if err != nil {
+			return err
+		}
+		for _, entry := range entries {
+			if seen++; seen > maxFiles {
+				return fmt.Errorf("more than %d files in %s; a symbolic link that goes round?", maxFiles, called(root))
+			}
+			if strings.HasPrefix(entry.Name(), ".") {
+				continue
+			}
+			p := path.Join(dir, entry.Name())
+			info, err := fs.Stat(fsys, p) // follows links, as entry does not
+			if err != nil {
+				return err
+			}
+			if info.IsDir() {
+				if err := walk(p, depth+1); err != nil {
+					return err
+				}
+				continue
+			}
+			if err := found.add(fsys, root, p); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	err := walk(".", 0)
+	return found, err
+}
+
+// add reads the file at p if its name says that it is a part of the policy.
+func (f *files) add(fsys fs.FS, root, p string) error {
+	var list *[]file
+	switch name, ext := path.Base(p), path.Ext(p); {
+	case strings.HasSuffix(name, "_test.rego"):
+		return nil
+	case ext == ".rego":
+		list = &f.modules
+	case name == "data.json", name == "data.yaml", name == "data.yml":
+		list = &f.data
+	case ext == ".json", ext == ".yaml", ext == ".yml":
+		f.ignored = append(f.ignored, p)
+		return nil
+	default:
+		return nil
+	}
+	content, err := fs.ReadFile(fsys, p)
+	if err != nil {
+		return err
+	}
+	*list = append(*list, file{name: filepath.Join(root, filepath.FromSlash(p)), path: p, content: content})
+	return nil
+}
+
+// parseModules parses all files, and returns the problems of all of them.
+func parseModules(list []file, caps *ast.Capabilities) (map[string]*ast.Module, error) {
+	modules := make(map[string]*ast.Module, len(list))
+	var problems []Problem
+	for _, f := range list {
+		m, err := ast.ParseModuleWithOpts(f.name, string(f.content), ast.ParserOptions{RegoVersion: ast.RegoV1, Capabilities: caps})
+		switch {
+		case err != nil:
+			problems = append(problems, problemsOf(err)...)
+		case m == nil:
+			problems = append(problems, Problem{File: f.name, Message: "the file holds no package, want a Rego module"})
+		case reserved(m, f):
+			loc := m.Package.Location
+			problems = append(problems, Problem{
+				File: f.name, Row: loc.Row, Col: loc.Col,
+				Message: fmt.Sprintf("package %s is built in, want another package", strings.TrimPrefix(m.Package.Path.String(), "data.")),
+				Hint:    "use its rules as " + basePackage + ".decision, or leave the file out",
+			})
+		default:
+			modules[f.name] = m
+		}
+	}
+	if len(problems) > 0 {
+		return nil, newLoadError(problems)
+	}
+	return modules, nil
+}
+
+func reserved(m *ast.Module, f file) bool {
+	return m.Package.Path.HasPrefix(ast.MustParseRef(basePackage)) && !strings.HasPrefix(f.path, "builtin/")
+}
+
+// mergeData puts the content of each data file below the path of its directory. No file may say what another says.
+func mergeData(list []file) (map[string]any, error) {
+	data := map[string]any{}
+	var problems []Problem
+	for _, f := range list {
+		content, err := decodeData(f)
+		if err != nil {
+			problems = append(problems, Problem{File: f.name, Message: err.Error()})
+			continue
+		}
+		var tree any = content
+		if dir := path.Dir(f.path); dir != "." {
+			for _, name := range slices.Backward(strings.Split(dir, "/")) {
+				tree = map[string]any{name: tree}
+			}
+		}
+		if at, ok := merge(data, tree.(map[string]any)); !ok {
+			problems = append(problems, Problem{File: f.name, Message: "data." + at + " is in another data file as well, want it in one"})
+		}
+	}
+	if base, ok := data["extauthz"].(map[string]any); ok && base["base"] != nil {
+		problems = append(problems, Problem{Message: "data files hold " + basePackage + ", which is built in, want another name"})
+	}
+	if len(problems) > 0 {
+		return nil, newLoadError(problems)
+	}
+	return data, nil
+}
+
+// merge adds src to dst; it returns the path at which both have a value.
+func merge(dst, src map[string]any) (conflict string, ok bool) {
+	for k, v := range src {
+		have, exists := dst[k]
+		if !exists {
+			dst[k] = v
+			continue
+		}
+		a, aok := have.(map[string]any)
+		b, bok := v.(map[string]any)
+		if !aok || !bok {
+			return k, false
+		}
+		if conflict, ok := merge(a, b); !ok {
+			return k + "." + conflict, false
+		}
+	}
+	return "", true
+}
+
+// decodeData decodes a data file into what the store takes: JSON's types with json.Number.
+func decodeData(f file) (map[string]any, error) {
+	content := f.content
+	if path.Ext(f.path) != ".json" {
+		var doc any
+		decoder := yaml.NewDecoder(bytes.NewReader(content)) // refuses a key that is given twice
+		if err := decoder.Decode(&doc); err != nil {
+			return nil, err
+		}
+		if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
+			return nil, errors.New("the file holds several documents, want one")
+		}
+		var err error
+		if content, err = json.Marshal(doc); err != nil {
+			return nil, fmt.Errorf("the file holds what JSON has no form for: %w", err)
+		}
+	}
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	decoder.UseNumber()
+	value, err := decodeUnique(decoder)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("the file goes on after its value, want one value")
+	}
+	m, ok := value.(map[string]any)
+	if !ok {
+		return nil, errors.New("the file holds no object, want one, whose keys become names below data")
+	}
+	return m, nil
+}
+
+// decodeUnique decodes one JSON value. Unlike encoding/json it refuses a key that is given twice: one of the two values
+// would decide who gets in, and a reader may have seen the other.
+func decodeUnique(d *json.Decoder) (any, error) {
+	token, err := d.Token()
+	if err != nil {
+		return nil, err
+	}
+	switch token {
+	case json.Delim('{'):
+		m := map[string]any{}
+		for d.More() {
+			key, err := d.Token()
+			if err != nil {
+				return nil, err
+			}
+			name := key.(string)
+			if _, twice := m[name]; twice {
+				return nil, fmt.Errorf("key %q is given twice, want it once", name)
+			}
+			if m[name], err = decodeUnique(d); err != nil {
+				return nil, err
+			}
+		}
+		_, err = d.Token()
+		return m, err
+	case json.Delim('['):
+		list := []any{}
+		for d.More() {
+			e, err := decodeUnique(d)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, e)
+		}
+		_, err = d.Token()
+		return list, err
+	}
+	return token, nil
+}
+
+func compile(ctx context.Context, modules map[string]*ast.Module, caps *ast.Capabilities, store storage.Store) (*ast.Compiler, error) {
+	txn, err := store.NewTransaction(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Abort(ctx, txn)
+
+	schemas := ast.NewSchemaSet()
+	schemas.Put(ast.SchemaRootRef, inputSchema())
+	compiler := ast.NewCompiler().
+		WithStrict(true).
+		WithDefaultRegoVersion(ast.RegoV1).
+		WithCapabilities(caps).
+		WithSchemas(schemas).
+		WithPathConflictsCheck(storage.NonEmpty(ctx, store, txn)) // data must not take the place of a rule
+	if compiler.Compile(modules); compiler.Failed() {
+		return nil, loadError(compiler.Errors)
+	}
+	return compiler, nil
+}
+
+// checkDecisionRule makes sure that a rule decides, and neither a package nor data: data below the same name would be
+// a decision that nobody wrote.
+func checkDecisionRule(compiler *ast.Compiler, decision ast.Ref) error {
+	for _, rule := range compiler.GetRules(decision) {
+		inPackage := len(rule.Module.Package.Path) < len(decision)
+		if inPackage && len(rule.Head.Args) == 0 {
+			return nil
+		}
+	}
+	packages := map[string]bool{}
+	for _, m := range compiler.Modules {
+		packages[strings.TrimPrefix(m.Package.Path.String(), "data.")] = true
+	}
+	dot := len(decision) - 1
+	return newLoadError([]Problem{{
+		Message: fmt.Sprintf("no rule %s; found the packages %s", decision, strings.Join(slices.Sorted(maps.Keys(packages)), ", ")),
+		Hint: fmt.Sprintf("the deciding rule is %q in package %s; to extend the built-in policy, define it with %s.decision",
+			strings.Trim(decision[dot].Value.String(), `"`), strings.TrimPrefix(decision[:dot].String(), "data."), basePackage),
+	}})
+}
+
+// loadError makes a LoadError of what OPA's parser or compiler returned.
+func loadError(err error) error {
+	return newLoadError(problemsOf(err))
+}
+
+func newLoadError(problems []Problem) *LoadError {
+	slices.SortStableFunc(problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Row, b.Row), cmp.Compare(a.Col, b.Col))
+	})
+	return &LoadError{Problems: problems}
+}
+
+func problemsOf(err error) []Problem {
+	var list ast.Errors
+	var one *ast.Error
+	switch {
+	case errors.As(err, &list):
+	case errors.As(err, &one):
+		list = ast.Errors{one}
+	default:
+		return []Problem{{Message: err.Error()}}
+	}
+
+	problems := make([]Problem, len(list))
+	for i, e := range list {
+		p := Problem{Message: e.Code + ": " + e.Message, Hint: hintFor(e)}
+		if e.Location != nil {
+			p.File, p.Row, p.Col = e.Location.File, e.Location.Row, e.Location.Col
+		}
+		if e.Details != nil {
+			p.Message += "\n\t" + strings.Join(e.Details.Lines(), "\n\t")
+		}
+		problems[i] = p
+	}
+	return problems
+}
+
+// hintFor tells a builtin function that is left out from one that does not exist.
+func hintFor(e *ast.Error) string {
+	name, found := strings.CutPrefix(e.Message, "undefined function ")
+	why, out := leftOut[name]
+	if !found || !out {
+		return ""
+	}
+	return fmt.Sprintf("%s is left out by default: %s", name, why)
+}

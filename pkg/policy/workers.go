@@ -1,0 +1,189 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+)
+
+// Stats says what the goroutines of an [Engine] do.
+type Stats struct {
+	// Workers is the number of goroutines that evaluate, or wait to while [Engine.Run] runs. At most Config.Concurrency.
+	Workers int
+	// Late is the number of evaluations whose decision has timed out and that have not ended nevertheless. It goes back to
+	// zero within microseconds unless a builtin function ignores cancellation. Up to Config.Concurrency of them are
+	// replaced by new workers; from then on they take the place of workers.
+	Late int
+}
+
+// workers evaluates on goroutines of its own, so that the caller can leave at its deadline even if the evaluation does
+// not. Each goroutine holds a slot, and there are as many slots as evaluations may run at once. While run runs, a
+// goroutine that has nothing to do waits for the next job and keeps its slot; else it ends.
+type workers struct {
+	jobs   chan *job     // unbuffered: taken by a goroutine that waits
+	slots  chan struct{} // one element for each goroutine that holds a slot
+	ended  atomic.Pointer[chan struct{}]
+	logger *slog.Logger
+
+	stuck    atomic.Int32 // late evaluations that hold a slot
+	mu       sync.Mutex   // protects what follows, and orders a job's end with its being given up
+	replaced int          // late evaluations that gave their slot away
+}
+
+// A job is one evaluation.
+type job struct {
+	eval   func(*cancel) (Decision, error)
+	cancel cancel
+	state  atomic.Int32
+	done   chan struct{} // closed when what follows is there; never for a late one
+
+	decision Decision
+	err      error
+}
+
+// The states of a job. A running one becomes done, by its goroutine, or one of the others, by its caller.
+const (
+	running  int32 = iota
+	done           // decision and err are there
+	late           // nobody waits for it; its goroutine goes on when it ends
+	replaced       // nobody waits for it; its goroutine has no slot any more and ends with it
+)
+
+func newWorkers(n int, logger *slog.Logger) *workers {
+	w := &workers{jobs: make(chan *job), slots: make(chan struct{}, n), logger: logger}
+	ended := make(chan struct{})
+	close(ended)
+	w.ended.Store(&ended)
+	return w
+}
+
+// run lets goroutines wait for jobs until ctx ends.
+func (w *workers) run(ctx context.Context) error {
+	before := w.ended.Load()
+	mine := make(chan struct{})
+	select {
+	case <-*before:
+	default:
+		return errors.New("Run runs already, want one at a time")
+	}
+	if !w.ended.CompareAndSwap(before, &mine) {
+		return errors.New("Run runs already, want one at a time")
+	}
+	<-ctx.Done()
+	close(mine)
+	return nil
+}
+
+func (w *workers) stats() Stats {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return Stats{Workers: len(w.slots), Late: w.replaced + int(w.stuck.Load())}
+}
+
+// do runs eval and returns what it returns, or an error when ctx ends first.
+func (w *workers) do(ctx context.Context, eval func(*cancel) (Decision, error)) (Decision, error) {
+	j := &job{eval: eval, done: make(chan struct{})}
+	if err := w.start(ctx, j); err != nil {
+		return Decision{}, err
+	}
+	select {
+	case <-j.done:
+		return j.decision, j.err
+	case <-ctx.Done():
+		return w.giveUp(ctx, j)
+	}
+}
+
+// start hands j to a goroutine that waits, else to a new one, else waits for one.
+func (w *workers) start(ctx context.Context, j *job) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("%w: %w", ErrTimeout, context.Cause(ctx))
+	}
+	if int(w.stuck.Load()) == cap(w.slots) {
+		return fmt.Errorf("%w: %d evaluations do not end", ErrOverloaded, cap(w.slots))
+	}
+	select {
+	case w.jobs <- j:
+		return nil
+	default:
+	}
+	select {
+	case w.jobs <- j:
+		return nil
+	case w.slots <- struct{}{}:
+		go w.work(j)
+		return nil
+	case <-ctx.Done():
+		cause := context.Cause(ctx)
+		if errors.Is(cause, errTimeoutPassed) {
+			return fmt.Errorf("%w: %d evaluations are under way", ErrOverloaded, cap(w.slots))
+		}
+		return fmt.Errorf("%w: %w", ErrTimeout, cause)
+	}
+}
+
+// giveUp leaves j to itself, unless it is done at this very moment.
+func (w *workers) giveUp(ctx context.Context, j *job) (Decision, error) {
+	j.cancel.Cancel()
+	if !w.writeOff(j) {
+		<-j.done
+		return j.decision, j.err
+	}
+	return Decision{}, fmt.Errorf("%w: %w", ErrTimeout, context.Cause(ctx))
+}
+
+// writeOff marks a running j as late, and makes room for another goroutine if not too many were replaced already.
+func (w *workers) writeOff(j *job) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.replaced < cap(w.slots) {
+		if !j.state.CompareAndSwap(running, replaced) {
+			return false
+		}
+		w.replaced++
+		<-w.slots
+		return true
+	}
+	if !j.state.CompareAndSwap(running, late) {
+		return false
+	}
+	if int(w.stuck.Add(1)) == cap(w.slots) {
+		// Rare and grave enough to hold the lock for.
+		w.logger.Error("policy evaluations do not end, none can start: a builtin function ignores cancellation", "late", 2*cap(w.slots))
+	}
+	return true
+}
+
+// work evaluates j, then what else comes.
+func (w *workers) work(j *job) {
+	for {
+		j.decision, j.err = j.eval(&j.cancel)
+		if j.state.CompareAndSwap(running, done) {
+			close(j.done)
+		} else if !w.endLate(j) {
+			return
+		}
+
+		select {
+		case j = <-w.jobs:
+		case <-*w.ended.Load():
+			<-w.slots
+			return
+		}
+	}
+}
+
+// endLate counts a late job as ended, and reports whether its goroutine still has a slot.
+func (w *workers) endLate(j *job) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if j.state.Load() == replaced {
+		w.replaced--
+		return false
+	}
+	w.stuck.Add(-1)
+	return true
+}
