@@ -1,0 +1,257 @@
+// Package authz is the way of a CheckRequest: read, route, authenticate, authorize, respond, record. Check in this
+// file is that way; each step has a file of its own (request.go, input.go, identity.go, response.go, record.go).
+//
+// Three words, never swapped: a token is refused (401), a request is denied (403), a check fails (503).
+//
+// A CheckResponse that is empty, or whose status is OK, lets the request through, and so may a gRPC error, if Envoy
+// is set to failure_mode_allow. So Check never returns an error, allow in response.go is the only code that builds
+// an OK answer, and whatever goes wrong on the way, a panic included, ends in a denied_response.
+package authz
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/cognito-extauthz/extauthz/internal/route"
+	"github.com/cognito-extauthz/extauthz/pkg/policy"
+	"github.com/cognito-extauthz/extauthz/pkg/validator"
+)
+
+// An Authenticator verifies a bearer token. Its errors match a [validator.Reason].
+type Authenticator interface {
+	Validate(ctx context.Context, token string) (*validator.Claims, error)
+}
+
+// An Authorizer decides about a request. With an error, its Decision means nothing.
+type Authorizer interface {
+	Decide(ctx context.Context, in *policy.Input) (policy.Decision, error)
+	// Revision identifies the policy, for the decision log.
+	Revision() string
+}
+
+// A Config holds what a [Service] works with. All fields are required but those that say otherwise.
+type Config struct {
+	Authenticator Authenticator
+	Authorizer    Authorizer
+	Routes        *route.Table
+	// ClientName returns the configured name of a pool's app client; empty if it has none.
+	ClientName func(pool, clientID string) string
+	Identity   Identity
+	// Realm of the challenges (RFC 9110 section 11.5). Printable ASCII without quotes and backslashes.
+	Realm string
+	// RemoveAuthorization keeps the token from the upstream.
+	RemoveAuthorization bool
+	Limits              Limits
+	Log                 DecisionLog
+	// Logger gets decision lines and faults.
+	Logger *slog.Logger
+	Meter  metric.Meter
+	Tracer trace.Tracer
+}
+
+// Limits bound what one check may cost. What is over a limit is answered with 400, and with 503 over
+// ConcurrentChecks.
+type Limits struct {
+	PathBytes        int // the path with its query
+	HeaderBytes      int // names and values of all headers
+	BodyBytes        int // the body that Envoy forwards, where it is set to
+	TokenBytes       int // the bearer token
+	ConcurrentChecks int // checks under way at once
+}
+
+// A Service answers checks. It implements the Envoy API's AuthorizationServer and is safe for concurrent use.
+type Service struct {
+	Config
+	slots    chan struct{}
+	scrub    scrubber
+	recorder *recorder
+}
+
+// New returns a Service.
+func New(cfg Config) (*Service, error) {
+	rec, err := newRecorder(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("authz: %w", err)
+	}
+	return &Service{
+		Config:   cfg,
+		slots:    make(chan struct{}, cfg.Limits.ConcurrentChecks),
+		scrub:    newScrubber(cfg.Identity),
+		recorder: rec,
+	}, nil
+}
+
+// Check answers whether Envoy may let a request through. It never returns an error.
+func (s *Service) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error) {
+	c := s.begin(ctx, req)
+	v := s.verdict(c, req)
+	resp := s.respond(c, v)
+	s.recorder.record(c, v)
+	return resp, nil
+}
+
+// Undecodable answers a message that is no CheckRequest. A gRPC error would be the usual answer, and is one that
+// lets requests pass under failure_mode_allow.
+func (s *Service) Undecodable(ctx context.Context) *authv3.CheckResponse {
+	c := s.begin(ctx, nil)
+	v := invalid(InvalidRequest, "the message from Envoy is no CheckRequest")
+	resp := s.respond(c, v)
+	s.recorder.record(c, v)
+	return resp
+}
+
+// A check is one CheckRequest on its way: what is known of it grows from step to step.
+type check struct {
+	ctx      context.Context //nolint:containedctx // lives no longer than the call that it is the argument of
+	span     trace.Span
+	start    time.Time
+	id       string // decision id
+	request  *request
+	match    *route.Match
+	claims   *validator.Claims
+	client   string // the client's configured name
+	identity []identity
+}
+
+// margin is what is kept of Envoy's deadline to send the answer in: an answer that comes too late is an error to
+// Envoy, which may let the request through.
+const margin = 10 * time.Millisecond
+
+func (s *Service) begin(ctx context.Context, req *authv3.CheckRequest) *check {
+	c := &check{id: newDecisionID(), start: time.Now(), request: &request{}}
+	c.ctx, c.span = s.recorder.span(ctx, req)
+	return c
+}
+
+// verdict takes the steps of a check, in the order of docs/request.md.
+func (s *Service) verdict(c *check, req *authv3.CheckRequest) (v verdict) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.Logger.ErrorContext(c.ctx, "panic in check", "decision_id", c.id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			v = fail(Panic, "panic", 0)
+		}
+	}()
+	if deadline, ok := c.ctx.Deadline(); ok {
+		ctx, cancel := context.WithDeadline(c.ctx, deadline.Add(-min(margin, time.Until(deadline)/2)))
+		defer cancel()
+		c.ctx = ctx
+	}
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	default:
+		return fail(Overloaded, "too many checks at once", time.Second)
+	}
+
+	if v, ok := s.read(c, req); !ok {
+		return v
+	}
+	if v, ok := s.route(c); !ok {
+		return v
+	}
+	if v, ok := s.authenticate(c); !ok {
+		return v
+	}
+	return s.authorize(c)
+}
+
+// read takes from the CheckRequest what the other steps need.
+func (s *Service) read(c *check, req *authv3.CheckRequest) (verdict, bool) {
+	r, err := s.requestOf(req)
+	c.request = r
+	if err != nil {
+		return invalid(err.reason, err.detail), false
+	}
+	return verdict{}, true
+}
+
+// route finds the route. A path that only some routes admit is settled here; having no route is settled after
+// authentication, so that nobody can list routes without a token.
+func (s *Service) route(c *check) (verdict, bool) {
+	r := c.request
+	c.match = s.Routes.Match(r.host, r.method, r.path)
+	if err := c.match.Admits(r.path); err != nil {
+		return invalid(InvalidPath, err.Error()), false
+	}
+	return verdict{}, true
+}
+
+// authenticate verifies the bearer token, unless the route is public.
+func (s *Service) authenticate(c *check) (verdict, bool) {
+	if c.public() {
+		return verdict{}, true
+	}
+	token, err := bearer(c.request.authorization, s.Limits.TokenBytes)
+	switch {
+	case err != nil:
+		return invalid(InvalidRequest, err.Error()), false
+	case token == "":
+		return missing(), false
+	}
+	claims, verr := s.Authenticator.Validate(c.ctx, token)
+	if verr != nil {
+		return unauthenticated(verr), false
+	}
+	c.claims = claims
+	c.client = s.ClientName(claims.Pool, claims.ClientID)
+	c.identity = s.Identity.of(claims, c.client)
+	return verdict{}, true
+}
+
+// authorize asks the policy. Without a route there is nothing to ask it about.
+func (s *Service) authorize(c *check) verdict {
+	if c.match == nil {
+		return deny(NoRoute, policy.Decision{})
+	}
+	d, err := s.Authorizer.Decide(c.ctx, s.input(c))
+	switch {
+	case err != nil:
+		return undecided(err)
+	case !d.Allowed:
+		return deny(policyReason(d), d)
+	}
+	return allowed(d)
+}
+
+func (c *check) public() bool { return c.match != nil && c.match.Rule.Public }
+
+// unauthenticated turns an Authenticator's error into the verdict.
+func unauthenticated(err error) verdict {
+	var scopes *validator.InsufficientScopeError
+	switch {
+	case errors.As(err, &scopes):
+		return denyScope(scopes)
+	case errors.Is(err, validator.ErrClient):
+		return deny(ClientNotAllowed, policy.Decision{}).because(err)
+	case errors.Is(err, validator.ErrKeysUnavailable):
+		return fail(KeysUnavailable, err.Error(), validator.RetryAfter(err))
+	}
+	var reason *validator.TokenError
+	if errors.As(err, &reason) {
+		return refuse(Reason(reason.Reason)).because(err)
+	}
+	// No Reason: the Authenticator is at fault and the token was not accepted.
+	return fail(KeysUnavailable, err.Error(), time.Second)
+}
+
+// undecided turns an Authorizer's error into the verdict.
+func undecided(err error) verdict {
+	reason := PolicyError
+	switch {
+	case errors.Is(err, policy.ErrUndefined):
+		reason = PolicyUndefined
+	case errors.Is(err, policy.ErrTimeout):
+		reason = PolicyTimeout
+	case errors.Is(err, policy.ErrOverloaded):
+		reason = Overloaded
+	}
+	return fail(reason, err.Error(), time.Second)
+}

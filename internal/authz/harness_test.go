@@ -1,0 +1,135 @@
+package authz
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"go.opentelemetry.io/otel/metric/noop"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+
+	"github.com/cognito-extauthz/extauthz/internal/route"
+	"github.com/cognito-extauthz/extauthz/pkg/policy"
+	"github.com/cognito-extauthz/extauthz/pkg/validator"
+)
+
+// authenticator accepts the token "good" and answers every other with its error.
+type authenticator map[string]error
+
+func (a authenticator) Validate(_ context.Context, token string) (*validator.Claims, error) {
+	if err, ok := a[token]; ok {
+		return nil, err
+	}
+	if token != "good" {
+		return nil, &validator.TokenError{Reason: validator.ErrSignature}
+	}
+	return goodClaims(), nil
+}
+
+func goodClaims() *validator.Claims {
+	return &validator.Claims{
+		Pool: "main", Issuer: "https://issuer.example/pool", Subject: "client-1", ClientID: "client-1",
+		TokenUse: validator.AccessToken, Scopes: []string{"orders/read", "orders/write"}, TokenID: "jti-1",
+	}
+}
+
+// authorizer is a policy in Go.
+type authorizer func(context.Context, *policy.Input) (policy.Decision, error)
+
+func (a authorizer) Decide(ctx context.Context, in *policy.Input) (policy.Decision, error) {
+	return a(ctx, in)
+}
+
+func (authorizer) Revision() string { return "sha256:test" }
+
+func allowAll(context.Context, *policy.Input) (policy.Decision, error) {
+	return policy.Decision{Allowed: true}, nil
+}
+
+func decide(d policy.Decision, err error) authorizer {
+	return func(context.Context, *policy.Input) (policy.Decision, error) { return d, err }
+}
+
+var rules = []route.Rule{
+	{Path: "/orders", Methods: []string{"GET"}, ScopesAny: []string{"orders/read"}},
+	{Path: "/orders/{id}", Methods: []string{"GET"}, AnyClient: true},
+	{Path: "/files/{id}", Methods: []string{"GET"}, AnyClient: true, EncodedSlash: true},
+	{Path: "/healthz", Methods: []string{"GET"}, Public: true},
+}
+
+type harness struct {
+	*Service
+	log *bytes.Buffer
+}
+
+// newHarness returns a service that allows GET /orders with the token "good".
+func newHarness(t testing.TB, edit func(*Config)) harness {
+	t.Helper()
+	table, err := route.NewTable(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	cfg := Config{
+		Authenticator:       authenticator{},
+		Authorizer:          authorizer(allowAll),
+		Routes:              table,
+		ClientName:          func(_, id string) string { return map[string]string{"client-1": "orders-batch"}[id] },
+		Identity:            Identity{Prefix: "x-auth-", MaxBytes: 4096},
+		Realm:               "api",
+		RemoveAuthorization: true,
+		Limits:              Limits{PathBytes: 1024, HeaderBytes: 8192, BodyBytes: 1024, TokenBytes: 1024, ConcurrentChecks: 8},
+		Log:                 DecisionLog{AllowedRatio: 1},
+		Logger:              slog.New(slog.NewJSONHandler(&log, nil)),
+		Meter:               noop.NewMeterProvider().Meter(""),
+		Tracer:              tracenoop.NewTracerProvider().Tracer(""),
+	}
+	if edit != nil {
+		edit(&cfg)
+	}
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return harness{s, &log}
+}
+
+// request is a CheckRequest as Envoy sends it, for GET /orders with the token "good".
+func get(path string, edit ...func(*authv3.AttributeContext_HttpRequest)) *authv3.CheckRequest {
+	http := &authv3.AttributeContext_HttpRequest{
+		Method: "GET", Path: path, Host: "api.example.com", Scheme: "https", Protocol: "HTTP/2", Size: -1,
+		Headers: map[string]string{
+			":method": "GET", ":path": path, ":authority": "api.example.com", "authorization": "Bearer good",
+			"x-request-id": "4f6b0a2e-9f52-4b3f-8d5e-000000000001",
+		},
+	}
+	for _, e := range edit {
+		e(http)
+	}
+	return &authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{Http: http}}}
+}
+
+func withHeader(name, value string) func(*authv3.AttributeContext_HttpRequest) {
+	return func(h *authv3.AttributeContext_HttpRequest) { h.Headers[name] = value }
+}
+
+func withoutHeader(name string) func(*authv3.AttributeContext_HttpRequest) {
+	return func(h *authv3.AttributeContext_HttpRequest) { delete(h.Headers, name) }
+}
+
+func send(t testing.TB, s *Service, req *authv3.CheckRequest) *authv3.CheckResponse {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	resp, err := s.Check(ctx, req)
+	if err != nil || resp == nil {
+		t.Fatalf("Check returned %v and error %v, want a response", resp, err)
+	}
+	return resp
+}
+
+var errOutage = errors.New("outage")

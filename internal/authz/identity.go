@@ -1,0 +1,161 @@
+package authz
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/cognito-extauthz/extauthz/pkg/validator"
+)
+
+// Identity says which headers tell the upstream who is calling.
+type Identity struct {
+	Prefix string // of all of them, in lower case, such as "x-auth-"
+	// MaxBytes bounds one header's value. A longer one is left out of the headers; the dynamic metadata has it.
+	MaxBytes int
+	// Claims names further claims to send: the header's name after the prefix, and the claim's.
+	Claims map[string]string
+}
+
+// An identity is one fact about the caller: a header, and a field of the dynamic metadata.
+type identity struct {
+	header string
+	field  string
+	value  any // string or []string
+}
+
+// The built-in identity headers, after the prefix, with their metadata fields.
+var builtin = []struct {
+	name, field string
+	value       func(c *validator.Claims, client string) any
+}{
+	{"client-id", "client_id", func(c *validator.Claims, _ string) any { return c.ClientID }},
+	{"client-name", "client_name", func(_ *validator.Claims, client string) any { return client }},
+	{"scopes", "scopes", func(c *validator.Claims, _ string) any { return c.Scopes }},
+	{"pool", "pool", func(c *validator.Claims, _ string) any { return c.Pool }},
+	{"issuer", "issuer", func(c *validator.Claims, _ string) any { return c.Issuer }},
+	{"subject", "subject", func(c *validator.Claims, _ string) any { return c.Subject }},
+	{"token-id", "token_id", func(c *validator.Claims, _ string) any { return c.TokenID }},
+}
+
+// IdentityHeaders returns the names of all identity headers, in lower case.
+func (id Identity) IdentityHeaders() []string {
+	var names []string
+	for _, b := range builtin {
+		names = append(names, id.Prefix+b.name)
+	}
+	for name := range id.Claims {
+		names = append(names, id.Prefix+strings.ToLower(name))
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// of returns what the claims say about the caller.
+func (id Identity) of(c *validator.Claims, client string) []identity {
+	facts := make([]identity, 0, len(builtin)+len(id.Claims))
+	for _, b := range builtin {
+		facts = append(facts, identity{id.Prefix + b.name, b.field, b.value(c, client)})
+	}
+	for name, claim := range id.Claims {
+		facts = append(facts, identity{id.Prefix + strings.ToLower(name), "claim_" + name, claimValue(c.Map()[claim])})
+	}
+	return facts
+}
+
+// claimValue returns a claim as a string or a list of strings; nil if it is neither nor can be written as one.
+func claimValue(claim any) any {
+	switch v := claim.(type) {
+	case string:
+		return v
+	case json.Number:
+		return v.String()
+	case bool:
+		if v {
+			return "true"
+		}
+		return "false"
+	case []any:
+		list := make([]string, 0, len(v))
+		for _, item := range v {
+			s, ok := claimValue(item).(string)
+			if !ok {
+				return nil
+			}
+			list = append(list, s)
+		}
+		return list
+	}
+	return nil
+}
+
+// headerText writes an identity as a header value: what is outside %x21-7E, and "%", percent-encoded, so that no
+// claim can break out of the header; the items of a list separated by a space. It returns an empty string if there
+// is nothing to say.
+func headerText(value any) string {
+	switch v := value.(type) {
+	case string:
+		return escape(v)
+	case []string:
+		items := make([]string, len(v))
+		for i, item := range v {
+			items[i] = escape(item)
+		}
+		return strings.Join(items, " ")
+	}
+	return ""
+}
+
+func escape(s string) string {
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(s) {
+		c := s[i]
+		if c < 0x21 || c > 0x7e || c == '%' {
+			b.WriteByte('%')
+			b.WriteByte(hex[c>>4])
+			b.WriteByte(hex[c&15])
+			continue
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
+}
+
+// A scrubber finds forged identity headers.
+type scrubber struct {
+	prefix string // folded
+	names  []string
+}
+
+func newScrubber(id Identity) scrubber {
+	return scrubber{prefix: fold(id.Prefix), names: id.IdentityHeaders()}
+}
+
+// fold maps the spellings of a header name to one: servers that hand headers on as variables (CGI, WSGI, Rack) fold
+// "-" and "_", and some fold everything that is neither letter nor digit.
+func fold(name string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case 'A' <= r && r <= 'Z':
+			return r + 'a' - 'A'
+		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
+			return r
+		}
+		return '-'
+	}, name)
+}
+
+// forged returns the request's headers that could be taken for identity headers: all that have the prefix in any
+// spelling, whether a header of this name is configured or not, as an upstream may still look for one that no
+// longer is.
+func (s scrubber) forged(headers map[string]string) []string {
+	var names []string
+	for name := range headers {
+		if strings.HasPrefix(fold(name), s.prefix) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}

@@ -1,0 +1,143 @@
+package authz
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"strconv"
+	"strings"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/cognito-extauthz/extauthz/pkg/policy"
+)
+
+// input is the document that the policy sees (docs/policy-input.md).
+func (s *Service) input(c *check) *policy.Input {
+	r := c.request
+	in := &policy.Input{
+		Attributes:      attributes(r.attributes),
+		ParsedPath:      r.path.Segments(),
+		ParsedQuery:     r.query,
+		ParsedBody:      r.body.parsed,
+		TruncatedBody:   r.body.truncated,
+		SourcePrincipal: r.attributes.GetSource().GetPrincipal(),
+		Canonical:       policy.Canonical{Host: r.host, Path: r.path.Canonical},
+		Context: policy.Context{
+			Extensions:    r.attributes.GetContextExtensions(),
+			Metadata:      filterMetadata(r.attributes.GetMetadataContext().GetFilterMetadata()),
+			RouteMetadata: filterMetadata(r.attributes.GetRouteMetadataContext().GetFilterMetadata()),
+		},
+	}
+	if m := c.match; m != nil {
+		rule := m.Rule
+		in.Route = &policy.Route{
+			Name: rule.Name, Hosts: rule.Hosts, Methods: rule.Methods, Path: rule.Path, Params: m.Params,
+			Pools: rule.Pools, Scopes: policy.Scopes{All: rule.ScopesAll, Any: rule.ScopesAny},
+			Clients: rule.Clients, AnyClient: rule.AnyClient, Public: rule.Public,
+		}
+	}
+	if t := c.claims; t != nil {
+		in.Token = &policy.Token{
+			ClientID: t.ClientID, ClientName: c.client, Pool: t.Pool, Issuer: t.Issuer, Subject: t.Subject,
+			TokenID: t.TokenID, TokenUse: string(t.TokenUse), Scopes: t.Scopes, Claims: t.Map(),
+		}
+	}
+	return in
+}
+
+func filterMetadata(m map[string]*structpb.Struct) map[string]any {
+	out := make(map[string]any, len(m))
+	for name, fields := range m {
+		out[name] = fields.AsMap()
+	}
+	return out
+}
+
+// attributes writes an AttributeContext in the form that OPA-Envoy policies know: names in lowerCamelCase, unset
+// fields absent, int64 and enums as numbers, bytes in base64, an Any not unpacked. The Authorization header is left
+// out, so that no policy can log or forward the token.
+func attributes(ac *authv3.AttributeContext) map[string]any {
+	if ac == nil {
+		return nil
+	}
+	doc, _ := message(ac.ProtoReflect()).(map[string]any)
+	request, _ := doc["request"].(map[string]any)
+	http, _ := request["http"].(map[string]any)
+	withoutAuthorization(http)
+	return doc
+}
+
+func withoutAuthorization(http map[string]any) {
+	headers, _ := http["headers"].(map[string]any)
+	for name := range headers {
+		if strings.EqualFold(name, "authorization") {
+			delete(headers, name)
+		}
+	}
+	raw, _ := http["headerMap"].(map[string]any)
+	list, _ := raw["headers"].([]any)
+	kept := make([]any, 0, len(list))
+	for _, item := range list {
+		h, _ := item.(map[string]any)
+		if name, _ := h["key"].(string); !strings.EqualFold(name, "authorization") {
+			kept = append(kept, item)
+		}
+	}
+	if len(kept) < len(list) {
+		raw["headers"] = kept
+	}
+}
+
+// message writes a protobuf message as a JSON document.
+func message(m protoreflect.Message) any {
+	if s, ok := m.Interface().(*structpb.Struct); ok {
+		return s.AsMap()
+	}
+	doc := make(map[string]any)
+	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case field.IsMap():
+			doc[field.JSONName()] = mapping(field.MapValue(), v.Map())
+		case field.IsList():
+			list := v.List()
+			items := make([]any, list.Len())
+			for i := range items {
+				items[i] = scalar(field, list.Get(i))
+			}
+			doc[field.JSONName()] = items
+		default:
+			doc[field.JSONName()] = scalar(field, v)
+		}
+		return true
+	})
+	return doc
+}
+
+func mapping(value protoreflect.FieldDescriptor, m protoreflect.Map) any {
+	doc := make(map[string]any, m.Len())
+	m.Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+		doc[k.String()] = scalar(value, v)
+		return true
+	})
+	return doc
+}
+
+func scalar(field protoreflect.FieldDescriptor, v protoreflect.Value) any {
+	switch field.Kind() {
+	case protoreflect.MessageKind, protoreflect.GroupKind:
+		return message(v.Message())
+	case protoreflect.BytesKind:
+		return base64.StdEncoding.EncodeToString(v.Bytes())
+	case protoreflect.EnumKind:
+		return json.Number(strconv.Itoa(int(v.Enum())))
+	case protoreflect.BoolKind:
+		return v.Bool()
+	case protoreflect.FloatKind, protoreflect.DoubleKind:
+		return v.Float()
+	case protoreflect.StringKind:
+		return v.String()
+	}
+	return json.Number(v.String()) // the integers
+}
