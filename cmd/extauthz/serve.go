@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cognito-extauthz/extauthz/internal/authz"
+	"github.com/cognito-extauthz/extauthz/internal/config"
+	"github.com/cognito-extauthz/extauthz/internal/route"
+	"github.com/cognito-extauthz/extauthz/internal/server"
+	"github.com/cognito-extauthz/extauthz/internal/telemetry"
+	"github.com/cognito-extauthz/extauthz/pkg/policy"
+)
+
+func serveCommand() *cobra.Command {
+	var path string
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Answer Envoy's checks until SIGTERM",
+		Long: `serve answers ext_authz checks over gRPC on listen.grpc, and serves /livez, /readyz and /metrics over
+HTTP on listen.metrics. It is ready when it has the keys of every pool, and ends on SIGTERM or
+SIGINT: health turns NOT_SERVING, shutdown.delay passes, checks under way finish. A second signal
+ends it at once. It logs JSON lines to standard error.
+
+Every scalar of the configuration can be set by an environment variable too, such as
+EXTAUTHZ__LISTEN__GRPC=0.0.0.0:9191.`,
+		Example: "  extauthz serve --config extauthz.yaml",
+		Args:    usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load(path, os.Environ())
+			if err != nil {
+				return err
+			}
+			log := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.Log.SlogLevel()}))
+			return serve(cmd.Context(), cfg, log)
+		},
+	}
+	cmd.Flags().StringVar(&path, "config", defaultConfig, "configuration file")
+	return cmd
+}
+
+// serve is the parts list of the program. It runs until ctx ends and everything is drained.
+func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+	tel, err := telemetry.New(ctx, telemetry.Config{
+		Version: programVersion(), TraceRate: cfg.Telemetry.TraceRate, TraceRatio: cfg.Telemetry.TraceRatio,
+	})
+	if err != nil {
+		return err
+	}
+	defer closeTelemetry(tel, log)
+
+	pools, err := newPools(cfg, log, tel.Meter)
+	if err != nil {
+		return err
+	}
+	engine, err := newEngine(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	service, err := newService(cfg, pools, engine, log, tel)
+	if err != nil {
+		return err
+	}
+	srv, err := newServer(cfg, service, tel.Metrics, log)
+	if err != nil {
+		return err
+	}
+
+	// These go on until the last check is answered, so not under ctx, whose end begins the drain.
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var running sync.WaitGroup
+	running.Go(func() { pools.run(background) })
+	running.Go(func() { _ = engine.Run(background) }) // ends with background, without an error
+	go func() {
+		if pools.await(ctx, cfg.Startup.KeysTimeout) {
+			srv.Ready()
+			log.Info("ready")
+		}
+	}()
+	announce(log, cfg, srv, engine)
+	err = srv.Serve(ctx)
+	stop()
+	running.Wait()
+	return err
+}
+
+func closeTelemetry(tel *telemetry.Telemetry, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := tel.Close(ctx); err != nil {
+		log.Warn("telemetry was not sent completely", "error", err)
+	}
+}
+
+func newEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) (*policy.Engine, error) {
+	return policy.New(ctx, policy.Config{
+		Dir:             cfg.Path(cfg.Policy.Dir),
+		Decision:        cfg.Policy.Decision,
+		Timeout:         cfg.Policy.Timeout,
+		ReservedHeaders: identity(cfg).IdentityHeaders(),
+		RequestHeaders:  cfg.Policy.RequestHeaders,
+		Reasons:         cfg.Policy.Reasons,
+		AllowBuiltins:   cfg.Policy.AllowBuiltins,
+		Logger:          log,
+	})
+}
+
+func newService(cfg *config.Config, pools *pools, engine *policy.Engine, log *slog.Logger, tel *telemetry.Telemetry) (*authz.Service, error) {
+	table, err := route.NewTable(cfg.Rules())
+	if err != nil {
+		return nil, err
+	}
+	return authz.New(authz.Config{
+		Authenticator:       pools.validator,
+		Authorizer:          engine,
+		Routes:              table,
+		ClientName:          clientNames(cfg),
+		Identity:            identity(cfg),
+		Realm:               cfg.Realm,
+		RemoveAuthorization: cfg.Upstream.Authorization == config.Remove,
+		Limits: authz.Limits{
+			PathBytes:        cfg.Limits.PathBytes,
+			HeaderBytes:      cfg.Limits.HeaderBytes,
+			BodyBytes:        cfg.Limits.BodyBytes,
+			TokenBytes:       cfg.Limits.TokenBytes,
+			ConcurrentChecks: cfg.Limits.ConcurrentChecks,
+		},
+		Log:    decisionLog(cfg),
+		Logger: log,
+		Meter:  tel.Meter,
+		Tracer: tel.Tracer,
+	})
+}
+
+func newServer(cfg *config.Config, service *authz.Service, metrics http.Handler, log *slog.Logger) (*server.Server, error) {
+	tls, err := serverTLS(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return server.Listen(server.Config{
+		GRPC: cfg.Listen.GRPC, Metrics: cfg.Listen.Metrics, Admin: cfg.Listen.Admin,
+		TLS:            tls,
+		Checker:        service,
+		MetricsHandler: metrics,
+		Effective:      cfg.YAML,
+		Delay:          cfg.Shutdown.Delay,
+		Grace:          cfg.Shutdown.Timeout,
+		Logger:         log,
+	})
+}
+
+// announce says what is served, and aloud what is dangerous.
+func announce(log *slog.Logger, cfg *config.Config, srv *server.Server, engine *policy.Engine) {
+	grpc, metrics, admin := srv.Addrs()
+	log.Info("serving", "version", programVersion(), "grpc", grpc, "metrics", metrics, "admin", admin,
+		"config_revision", cfg.Revision(), "policy_revision", engine.Revision())
+	for name, p := range cfg.Pools {
+		if p.AnyClient {
+			log.Warn("pool accepts the tokens of every app client", "pool", name)
+		}
+	}
+}
+
+// dryRun does all that serve does before it listens.
+func dryRun(ctx context.Context, cfg *config.Config) error {
+	log := slog.New(slog.DiscardHandler)
+	if _, err := newPools(cfg, log, nil); err != nil {
+		return err
+	}
+	if _, err := newEngine(ctx, cfg, log); err != nil {
+		return err
+	}
+	if _, err := route.NewTable(cfg.Rules()); err != nil {
+		return err
+	}
+	if _, err := serverTLS(cfg); err != nil {
+		return fmt.Errorf("listen.tls: %w", err)
+	}
+	return nil
+}
