@@ -173,12 +173,12 @@ func (s *Service) read(c *check, req *authv3.CheckRequest) (verdict, bool) {
 	return verdict{}, true
 }
 
-// route finds the route. A path that only some routes admit is settled here; having no route is settled after
-// authentication, so that nobody can list routes without a token.
+// route finds the route. Having none, and a path that this route does not admit, is settled after authentication: who
+// has no token must not learn which routes there are.
 func (s *Service) route(c *check) (verdict, bool) {
 	r := c.request
 	c.match = s.Routes.Match(r.host, r.method, r.path)
-	if err := c.match.Admits(r.path); err != nil {
+	if err := s.Routes.Admits(r.path); err != nil {
 		return invalid(InvalidPath, err.Error()), false
 	}
 	return verdict{}, true
@@ -208,6 +208,9 @@ func (s *Service) authenticate(c *check) (verdict, bool) {
 
 // authorize asks the policy. Without a route there is nothing to ask it about.
 func (s *Service) authorize(c *check) verdict {
+	if err := c.match.Admits(c.request.path); err != nil {
+		return invalid(InvalidPath, err.Error())
+	}
 	if c.match == nil {
 		return deny(NoRoute, policy.Decision{})
 	}

@@ -92,6 +92,11 @@ func TestAnswers(t *testing.T) {
 		{"ambiguous path", nil, get("/a/../orders"), answer{codes.InvalidArgument, 400, InvalidPath, refused("invalid_request", "")}},
 		{"encoded slash that the route does not admit", nil, get("/orders/a%2Fb"), answer{codes.InvalidArgument, 400, InvalidPath, refused("invalid_request", "")}},
 		{"encoded slash that the route admits", nil, get("/files/a%2Fb"), answer{codes.OK, 0, OK, map[string]string{}}},
+		{"encoded slash that the route does not admit, and no token", nil, get("/orders/a%2Fb", withoutHeader("authorization")), answer{codes.Unauthenticated, 401, MissingToken, map[string]string{
+			"cache-control": "no-store", "content-type": problem, "www-authenticate": `Bearer realm="api"`,
+		}}},
+		{"path parameter that no route admits, and no token", nil, get("/orders/a;b", withoutHeader("authorization")), answer{codes.InvalidArgument, 400, InvalidPath, refused("invalid_request", "")}},
+		{"path that some servers read as another route's", nil, get("/files/x%2F..x"), answer{codes.OK, 0, OK, map[string]string{}}},
 		{"ambiguous host", nil, get("/orders", func(h *authv3.AttributeContext_HttpRequest) { h.Host = "a,b" }), answer{codes.InvalidArgument, 400, InvalidPath, refused("invalid_request", "")}},
 		{"bad signature", token(validator.ErrSignature), get("/orders"), answer{codes.Unauthenticated, 401, Signature, refused("invalid_token", notAccepted)}},
 		{"unknown key", token(validator.ErrUnknownKey), get("/orders"), answer{codes.Unauthenticated, 401, UnknownKey, refused("invalid_token", notAccepted)}},

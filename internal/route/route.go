@@ -6,7 +6,8 @@
 //	p, err := route.ParsePath(rawPath)        // err: answer 400
 //	host, err := route.CanonicalHost(rawHost) // err: answer 400
 //	m := table.Match(host, method, p)
-//	err = m.Admits(p)                         // err: answer 400, also if m is nil
+//	err = table.Admits(p)                     // err: answer 400
+//	err = m.Admits(p)                         // err: answer 400, also if m is nil; who may know which routes exist?
 //	if m == nil { ... }                       // no route
 //
 // Why so strict: a rule protects a path only if the service behind reads the same path as we do. Whatever two
@@ -81,6 +82,8 @@ func (e *RuleError) Unwrap() error { return e.Err }
 type Table struct {
 	rules []*Rule
 
+	slash, parameters bool // whether any rule allows them
+
 	exact    map[string]int // canonical host -> first state
 	suffix   map[string]int // "example.com" of "*.example.com" -> first state
 	anywhere int            // first state of the rules without hosts; 0 is the state that matches nothing
@@ -101,6 +104,8 @@ func NewTable(rules []Rule) (*Table, error) {
 		rule := rules[i]
 		segments := b.check(i, &rule)
 		b.table.rules = append(b.table.rules, &rule)
+		b.table.slash = b.table.slash || rule.EncodedSlash
+		b.table.parameters = b.table.parameters || rule.PathParameters
 		if segments != nil {
 			b.routes = append(b.routes, newRoute(i, &rule, segments))
 		}
@@ -142,6 +147,19 @@ func (m *Match) Admits(p Path) error {
 		return &PathError{Reason: reasonParameter}
 	case m != nil && m.misread:
 		return &PathError{Reason: reasonOtherRoute}
+	}
+	return nil
+}
+
+// Admits says whether any rule could take the path: an encoded slash that no rule allows, or path parameters that no
+// rule allows, are 400 whatever the route, and saying so tells nothing about a single one. Its error is a
+// [*PathError].
+func (t *Table) Admits(p Path) error {
+	switch {
+	case p.EncodedSlash && !t.slash:
+		return &PathError{Reason: reasonSlash}
+	case p.Parameters && !t.parameters:
+		return &PathError{Reason: reasonParameter}
 	}
 	return nil
 }

@@ -478,3 +478,41 @@ func FuzzMatch(f *testing.F) {
 		}
 	})
 }
+
+func TestTableAdmits(t *testing.T) {
+	plain := Rule{Methods: []string{"GET"}, Path: "/a/{id}", AnyClient: true}
+	slash, parameters := plain, plain
+	slash.Path, slash.EncodedSlash = "/b/{id}", true
+	parameters.Path, parameters.PathParameters = "/c/{id}", true
+	tests := []struct {
+		name  string
+		rules []Rule
+		path  string
+		want  string
+	}{
+		{"a plain path", []Rule{plain}, "/a/x", ""},
+		{"an encoded slash, and no rule allows one", []Rule{plain, parameters}, "/a/x%2fy", reasonSlash},
+		{"an encoded slash, and another rule allows one", []Rule{plain, slash}, "/a/x%2fy", ""},
+		{"a parameter, and no rule allows one", []Rule{plain, slash}, "/a/x;y", reasonParameter},
+		{"a parameter, and another rule allows one", []Rule{plain, parameters}, "/a/x;y", ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			table, err := NewTable(test.rules)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := ParsePath(test.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := ""
+			if e := (*PathError)(nil); errors.As(table.Admits(p), &e) {
+				got = e.Reason
+			}
+			if got != test.want {
+				t.Errorf("reason is %q, want %q", got, test.want)
+			}
+		})
+	}
+}
