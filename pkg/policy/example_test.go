@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
 	"testing/fstest"
 
 	"github.com/cognito-extauthz/extauthz/pkg/policy"
@@ -15,7 +14,8 @@ func Example() {
 	ctx := context.Background()
 	engine, err := policy.New(ctx, policy.Config{})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 
 	decision, err := engine.Decide(ctx, &policy.Input{
@@ -23,7 +23,8 @@ func Example() {
 		Route: &policy.Route{Name: "POST /orders", Scopes: policy.Scopes{All: []string{"orders/write"}}},
 	})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(decision.Allowed, decision.HTTPStatus, decision.Reason, decision.Scope)
 	// Output: false 403 insufficient_scope orders/write
@@ -40,7 +41,8 @@ decision := data.extauthz.base.decision if not startswith(input.canonical.path, 
 	defer stop()
 	engine, err := policy.New(ctx, policy.Config{FS: files})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	go engine.Run(ctx)
 
@@ -82,7 +84,8 @@ decision := {"allowed": true, "headers": {"host": "elsewhere"}}
 	ctx := context.Background()
 	engine, err := policy.New(ctx, policy.Config{FS: files})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	decision, err := engine.Decide(ctx, &policy.Input{})
 	var reason policy.Reason

@@ -107,9 +107,9 @@ type Context struct {
 	RouteMetadata map[string]any `json:"route_metadata"`
 }
 
-// MarshalJSON returns the JSON form of what the policy sees. Unmarshalling it gives an equal Input.
-func (in *Input) MarshalJSON() ([]byte, error) {
-	v, err := in.value()
+// MarshalJSON returns the JSON form of what the policy sees. Unmarshalling it gives the same Input to a policy.
+func (in Input) MarshalJSON() ([]byte, error) {
+	v, err := (&in).value()
 	if err != nil {
 		return nil, err
 	}

@@ -58,7 +58,7 @@ func load(ctx context.Context, cfg Config) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := mergeData(files.data)
+	data, err := mergeData(files.data, decision)
 	if err != nil {
 		return nil, err
 	}
@@ -96,6 +96,7 @@ func parseDecisionRef(text string) (ast.Ref, error) {
 type file struct {
 	name    string // for messages
 	path    string // slash-separated, from the root of the policy
+	builtIn bool
 	content []byte
 }
 
@@ -154,7 +155,7 @@ func called(root string) string {
 
 func embedded(name string) (files, error) {
 	content, err := policies.FS.ReadFile(name)
-	return files{modules: []file{{name: "builtin/" + name, path: "builtin/" + name, content: content}}}, err
+	return files{modules: []file{{name: "built in: " + name, path: name, builtIn: true, content: content}}}, err
 }
 
 func (f files) equal(g files) bool {
@@ -169,7 +170,7 @@ func (f files) revision(cfg Config) string {
 	write(cfg.Decision)
 	write(strings.Join(slices.Sorted(slices.Values(cfg.AllowBuiltins)), ","))
 	for _, file := range slices.Concat(f.modules, f.data) {
-		write(file.path)
+		write(strconv.FormatBool(file.builtIn) + file.path)
 		write(string(file.content))
 	}
 	return "sha256:" + hex.EncodeToString(h.Sum(nil))[:12]
@@ -208,12 +209,11 @@ func readFS(fsys fs.FS, root string) (files, error) {
 				return err
 			}
 			if info.IsDir() {
-				if err := walk(p, depth+1); err != nil {
-					return err
-				}
-				continue
+				err = walk(p, depth+1)
+			} else {
+				err = found.add(fsys, root, p, info.Mode())
 			}
-			if err := found.add(fsys, root, p); err != nil {
+			if err != nil {
 				return err
 			}
 		}
@@ -224,7 +224,7 @@ func readFS(fsys fs.FS, root string) (files, error) {
 }
 
 // add reads the file at p if its name says that it is a part of the policy.
-func (f *files) add(fsys fs.FS, root, p string) error {
+func (f *files) add(fsys fs.FS, root, p string, mode fs.FileMode) error {
 	var list *[]file
 	switch name, ext := path.Base(p), path.Ext(p); {
 	case strings.HasSuffix(name, "_test.rego"):
@@ -238,6 +238,9 @@ func (f *files) add(fsys fs.FS, root, p string) error {
 		return nil
 	default:
 		return nil
+	}
+	if !mode.IsRegular() {
+		return fmt.Errorf("%s is no regular file", p) // reading a pipe would wait for ever
 	}
 	content, err := fs.ReadFile(fsys, p)
 	if err != nil {
@@ -258,7 +261,7 @@ func parseModules(list []file, caps *ast.Capabilities) (map[string]*ast.Module, 
 			problems = append(problems, problemsOf(err)...)
 		case m == nil:
 			problems = append(problems, Problem{File: f.name, Message: "the file holds no package, want a Rego module"})
-		case reserved(m, f):
+		case !f.builtIn && m.Package.Path.HasPrefix(ast.MustParseRef(basePackage)):
 			loc := m.Package.Location
 			problems = append(problems, Problem{
 				File: f.name, Row: loc.Row, Col: loc.Col,
@@ -266,7 +269,7 @@ func parseModules(list []file, caps *ast.Capabilities) (map[string]*ast.Module, 
 				Hint:    "use its rules as " + basePackage + ".decision, or leave the file out",
 			})
 		default:
-			modules[f.name] = m
+			modules[strconv.FormatBool(f.builtIn)+f.path] = m // no two files have the same
 		}
 	}
 	if len(problems) > 0 {
@@ -275,12 +278,9 @@ func parseModules(list []file, caps *ast.Capabilities) (map[string]*ast.Module, 
 	return modules, nil
 }
 
-func reserved(m *ast.Module, f file) bool {
-	return m.Package.Path.HasPrefix(ast.MustParseRef(basePackage)) && !strings.HasPrefix(f.path, "builtin/")
-}
-
-// mergeData puts the content of each data file below the path of its directory. No file may say what another says.
-func mergeData(list []file) (map[string]any, error) {
+// mergeData puts the content of each data file below the path of its directory. No file may say what another says, and
+// none what rules say: data and rules of one name would make one document, which nobody wrote.
+func mergeData(list []file, decision ast.Ref) (map[string]any, error) {
 	data := map[string]any{}
 	var problems []Problem
 	for _, f := range list {
@@ -299,13 +299,31 @@ func mergeData(list []file) (map[string]any, error) {
 			problems = append(problems, Problem{File: f.name, Message: "data." + at + " is in another data file as well, want it in one"})
 		}
 	}
-	if base, ok := data["extauthz"].(map[string]any); ok && base["base"] != nil {
-		problems = append(problems, Problem{Message: "data files hold " + basePackage + ", which is built in, want another name"})
+	for _, ref := range []ast.Ref{ast.MustParseRef(basePackage), decision} {
+		if holds(data, ref) {
+			problems = append(problems, Problem{Message: fmt.Sprintf("data files hold %s, which is for rules, want another name", ref)})
+		}
 	}
 	if len(problems) > 0 {
 		return nil, newLoadError(problems)
 	}
 	return data, nil
+}
+
+// holds reports whether data has a value at ref, or one in the way that is no object.
+func holds(data map[string]any, ref ast.Ref) bool {
+	var at any = data
+	for _, term := range ref[1:] {
+		name, _ := term.Value.(ast.String)
+		object, ok := at.(map[string]any)
+		if !ok {
+			break
+		}
+		if at, ok = object[string(name)]; !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // merge adds src to dst; it returns the path at which both have a value.
@@ -487,5 +505,5 @@ func hintFor(e *ast.Error) string {
 	if !found || !out {
 		return ""
 	}
-	return fmt.Sprintf("%s is left out by default: %s", name, why)
+	return fmt.Sprintf("%s is left out unless it is allowed by name: %s", name, why)
 }

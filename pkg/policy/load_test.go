@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 
@@ -35,7 +36,7 @@ func TestLoadErrors(t *testing.T) {
 		{"a function that does not exist", rule("decision if allow(1)"), []Problem{{File: "policy.rego", Row: 3, Col: 13, Message: "undefined function allow"}}},
 		{
 			"a function that is left out", rule("decision if {\n\thttp.send({\"method\": \"GET\", \"url\": \"http://x\"}).status_code == 200\n}"),
-			[]Problem{{File: "policy.rego", Row: 4, Col: 2, Message: "undefined function http.send", Hint: "http.send is left out by default: talks to the network"}},
+			[]Problem{{File: "policy.rego", Row: 4, Col: 2, Message: "undefined function http.send", Hint: "http.send is left out unless it is allowed by name: talks to the network"}},
 		},
 		{
 			"a token function", rule("decision if io.jwt.decode(input.token.issuer)[1].sub == \"x\""),
@@ -48,6 +49,7 @@ func TestLoadErrors(t *testing.T) {
 		{"null token", rule("decision if input.token == null"), []Problem{{File: "policy.rego", Row: 3, Col: 13, Message: "match error"}}},
 		{"the built-in package", map[string]string{"x.rego": "package extauthz.base\n\nallow := true"}, []Problem{{File: "x.rego", Row: 1, Col: 1, Message: "package extauthz.base is built in", Hint: "data.extauthz.base.decision"}}},
 		{"below the built-in package", map[string]string{"x.rego": "package extauthz.base.more\n\nallow := true"}, []Problem{{File: "x.rego", Row: 1, Col: 1, Message: "package extauthz.base.more is built in"}}},
+		{"the built-in file, in the built-in place", map[string]string{"built in: extauthz/base.rego": "package extauthz.base\n\ndecision := true", "extauthz/base.rego": "package extauthz.base\n\ndecision := true"}, []Problem{{File: "built in: extauthz/base.rego", Row: 1, Col: 1, Message: "is built in"}, {File: "extauthz/base.rego", Row: 1, Col: 1, Message: "is built in"}}},
 		{"no decision", rule("allow := true"), []Problem{{Message: "no rule data.extauthz.decision; found the packages extauthz, extauthz.base", Hint: `the deciding rule is "decision" in package extauthz`}}},
 		{"a decision in another package", map[string]string{"x.rego": "package orders\n\ndecision := true"}, []Problem{{Message: "no rule data.extauthz.decision; found the packages extauthz.base, orders"}}},
 		{"a package in place of the decision", map[string]string{"x.rego": "package extauthz.decision\n\nallowed := true"}, []Problem{{Message: "no rule data.extauthz.decision"}}},
@@ -55,17 +57,26 @@ func TestLoadErrors(t *testing.T) {
 		{
 			"data in place of the decision",
 			map[string]string{"x.rego": "package orders\n\nx := 1", "data.json": `{"extauthz": {"decision": true}}`},
-			[]Problem{{Message: "no rule data.extauthz.decision"}},
+			[]Problem{{Message: "data files hold data.extauthz.decision, which is for rules"}},
 		},
 		{
-			"data beside the decision",
-			map[string]string{"policy.rego": "package extauthz\n\ndecision := false", "extauthz/data.json": `{"decision": true}`},
-			[]Problem{{File: "policy.rego", Row: 3, Col: 1, Message: "conflicting rule for data path extauthz/decision found"}},
+			"data that completes the decision",
+			map[string]string{"policy.rego": "package extauthz\n\ndecision.reason := \"x\"", "extauthz/decision/data.json": `{"allowed": true}`},
+			[]Problem{{Message: "data files hold data.extauthz.decision, which is for rules"}},
+		},
+		{
+			"data in place of the packages", withData("data.json", `{"extauthz": true}`),
+			[]Problem{{Message: "data files hold data.extauthz.base, which"}, {Message: "data files hold data.extauthz.decision, which"}},
+		},
+		{
+			"data beside another rule",
+			map[string]string{"policy.rego": "package extauthz\n\ndecision := false\n\nadmins := []", "extauthz/data.json": `{"admins": ["x"]}`},
+			[]Problem{{File: "policy.rego", Row: 5, Col: 1, Message: "conflicting rule for data path extauthz/admins found"}},
 		},
 		{
 			"data for the built-in policy",
 			map[string]string{"policy.rego": "package extauthz\n\ndecision := false", "extauthz/base/data.yaml": "clients: [a]"},
-			[]Problem{{Message: "data files hold data.extauthz.base, which is built in"}},
+			[]Problem{{Message: "data files hold data.extauthz.base, which is for rules"}},
 		},
 		{
 			"data twice",
@@ -112,7 +123,7 @@ func withData(name, content string) map[string]string {
 func TestLoadErrorText(t *testing.T) {
 	_, err := tryEngine(t, map[string]string{"orders/authz.rego": "package extauthz\n\ndecision if graph.reachable_paths({}, {\"a\"})"})
 	const want = `policy: load: orders/authz.rego:3:13: rego_type_error: undefined function graph.reachable_paths
-hint: graph.reachable_paths is left out by default: takes exponential time and cannot be cancelled`
+hint: graph.reachable_paths is left out unless it is allowed by name: takes exponential time and cannot be cancelled`
 	if err == nil || err.Error() != want {
 		t.Errorf("error is\n%v\nwant\n%s", err, want)
 	}
@@ -181,6 +192,29 @@ other if data.other`)
 	link(dir, "loop")
 	if err := e.Reload(t.Context()); err == nil || !strings.Contains(err.Error(), "a symbolic link that goes round?") {
 		t.Errorf("a circle of links: %v", err)
+	}
+}
+
+// TestNamesOfBuiltInFiles holds that a file of the user's does not take the place of a built-in one by its path.
+func TestNamesOfBuiltInFiles(t *testing.T) {
+	e := newEngine(t, map[string]string{
+		"extauthz/base.rego":           "package extauthz\n\ndecision := data.extauthz.base.decision",
+		"built in: extauthz/base.rego": "package more",
+	})
+	in := accepted()
+	in.Token.Scopes = nil
+	if d, err := e.Decide(t.Context(), in); err != nil || d.Reason != InsufficientScope {
+		t.Errorf("got %+v, %v, want the built-in policy's denial", d, err)
+	}
+}
+
+func TestPipeIsNotRead(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(dir, "p.rego"), 0o600); err != nil {
+		t.Skip(err)
+	}
+	if _, err := New(t.Context(), Config{Dir: dir}); err == nil || !strings.Contains(err.Error(), "p.rego is no regular file") {
+		t.Errorf("error is %v, want that p.rego is no regular file", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Stats says what the goroutines of an [Engine] do.
@@ -23,14 +24,17 @@ type Stats struct {
 // not. Each goroutine holds a slot, and there are as many slots as evaluations may run at once. While run runs, a
 // goroutine that has nothing to do waits for the next job and keeps its slot; else it ends.
 type workers struct {
-	jobs   chan *job     // unbuffered: taken by a goroutine that waits
-	slots  chan struct{} // one element for each goroutine that holds a slot
-	ended  atomic.Pointer[chan struct{}]
-	logger *slog.Logger
+	jobs     chan *job     // unbuffered: taken by a goroutine that waits
+	slots    chan struct{} // one element for each goroutine that holds a slot
+	ended    atomic.Pointer[chan struct{}]
+	patience time.Duration // how long all slots may have late evaluations before nothing waits for one any more
+	logger   *slog.Logger
 
-	stuck    atomic.Int32 // late evaluations that hold a slot
-	mu       sync.Mutex   // protects what follows, and orders a job's end with its being given up
-	replaced int          // late evaluations that gave their slot away
+	fullSince atomic.Int64 // when all slots came to have late evaluations, in Unix nanoseconds; zero if they have not
+	told      atomic.Int64 // the fullSince that was logged
+	mu        sync.Mutex   // protects what follows, and orders a job's end with its being given up
+	replaced  int          // late evaluations whose slot was given away
+	stuck     int          // late evaluations that hold a slot, because as many as there are slots were given away
 }
 
 // A job is one evaluation.
@@ -44,16 +48,15 @@ type job struct {
 	err      error
 }
 
-// The states of a job. A running one becomes done, by its goroutine, or one of the others, by its caller.
+// The states of a job. A running one becomes done, by its goroutine, or late, by its caller.
 const (
-	running  int32 = iota
-	done           // decision and err are there
-	late           // nobody waits for it; its goroutine goes on when it ends
-	replaced       // nobody waits for it; its goroutine has no slot any more and ends with it
+	running int32 = iota
+	done          // decision and err are there
+	late          // nobody waits for it
 )
 
-func newWorkers(n int, logger *slog.Logger) *workers {
-	w := &workers{jobs: make(chan *job), slots: make(chan struct{}, n), logger: logger}
+func newWorkers(n int, patience time.Duration, logger *slog.Logger) *workers {
+	w := &workers{jobs: make(chan *job), slots: make(chan struct{}, n), patience: patience, logger: logger}
 	ended := make(chan struct{})
 	close(ended)
 	w.ended.Store(&ended)
@@ -80,7 +83,7 @@ func (w *workers) run(ctx context.Context) error {
 func (w *workers) stats() Stats {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return Stats{Workers: len(w.slots), Late: w.replaced + int(w.stuck.Load())}
+	return Stats{Workers: len(w.slots), Late: w.replaced + w.stuck}
 }
 
 // do runs eval and returns what it returns, or an error when ctx ends first.
@@ -102,8 +105,8 @@ func (w *workers) start(ctx context.Context, j *job) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("%w: %w", ErrTimeout, context.Cause(ctx))
 	}
-	if int(w.stuck.Load()) == cap(w.slots) {
-		return fmt.Errorf("%w: %d evaluations do not end", ErrOverloaded, cap(w.slots))
+	if w.hopeless() {
+		return fmt.Errorf("%w: %d evaluations do not end", ErrOverloaded, 2*cap(w.slots))
 	}
 	select {
 	case w.jobs <- j:
@@ -125,6 +128,19 @@ func (w *workers) start(ctx context.Context, j *job) error {
 	}
 }
 
+// hopeless reports whether waiting for a slot is in vain. On a busy machine an evaluation may need a moment to notice
+// that it is late; one that has not noticed for as long as a decision may take is inside a builtin function.
+func (w *workers) hopeless() bool {
+	since := w.fullSince.Load()
+	if since == 0 || time.Since(time.Unix(0, since)) < w.patience {
+		return false
+	}
+	if w.told.Swap(since) != since {
+		w.logger.Error("policy evaluations do not end, so none can start: a builtin function ignores cancellation", "late", 2*cap(w.slots))
+	}
+	return true
+}
+
 // giveUp leaves j to itself, unless it is done at this very moment.
 func (w *workers) giveUp(ctx context.Context, j *job) (Decision, error) {
 	j.cancel.Cancel()
@@ -135,24 +151,20 @@ func (w *workers) giveUp(ctx context.Context, j *job) (Decision, error) {
 	return Decision{}, fmt.Errorf("%w: %w", ErrTimeout, context.Cause(ctx))
 }
 
-// writeOff marks a running j as late, and makes room for another goroutine if not too many were replaced already.
+// writeOff marks a running j as late, and gives its slot to another goroutine if that was not done too often already.
 func (w *workers) writeOff(j *job) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if !j.state.CompareAndSwap(running, late) {
+		return false
+	}
 	if w.replaced < cap(w.slots) {
-		if !j.state.CompareAndSwap(running, replaced) {
-			return false
-		}
 		w.replaced++
 		<-w.slots
 		return true
 	}
-	if !j.state.CompareAndSwap(running, late) {
-		return false
-	}
-	if int(w.stuck.Add(1)) == cap(w.slots) {
-		// Rare and grave enough to hold the lock for.
-		w.logger.Error("policy evaluations do not end, none can start: a builtin function ignores cancellation", "late", 2*cap(w.slots))
+	if w.stuck++; w.stuck == cap(w.slots) {
+		w.fullSince.Store(time.Now().UnixNano())
 	}
 	return true
 }
@@ -163,7 +175,7 @@ func (w *workers) work(j *job) {
 		j.decision, j.err = j.eval(&j.cancel)
 		if j.state.CompareAndSwap(running, done) {
 			close(j.done)
-		} else if !w.endLate(j) {
+		} else if !w.endLate() {
 			return
 		}
 
@@ -176,14 +188,16 @@ func (w *workers) work(j *job) {
 	}
 }
 
-// endLate counts a late job as ended, and reports whether its goroutine still has a slot.
-func (w *workers) endLate(j *job) bool {
+// endLate counts a late job as ended, and reports whether its goroutine has a slot to go on with. Slots are all the
+// same: if late jobs hold any, it takes one of those.
+func (w *workers) endLate() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if j.state.Load() == replaced {
+	if w.stuck == 0 {
 		w.replaced--
 		return false
 	}
-	w.stuck.Add(-1)
+	w.stuck--
+	w.fullSince.Store(0)
 	return true
 }

@@ -112,17 +112,22 @@ func TestAnswerAtTheLimit(t *testing.T) {
 			}
 		}
 
-		// Two that are stuck are replaced, two more are not, and then nothing starts any more.
+		// Two that are stuck are replaced, two more are not. Then nothing starts any more, and soon nothing waits.
 		decide(ErrTimeout, 50*time.Millisecond)
 		wantStats(t, e, Stats{Workers: 0, Late: 1})
 		decide(ErrTimeout, 50*time.Millisecond)
 		decide(ErrTimeout, 50*time.Millisecond)
 		wantStats(t, e, Stats{Workers: 1, Late: 3})
 		decide(ErrTimeout, 50*time.Millisecond)
+		if log.Len() > 0 {
+			t.Errorf("log is %q, want nothing yet", log.String())
+		}
+		decide(ErrOverloaded, 50*time.Millisecond)
+		decide(ErrOverloaded, 0)
 		decide(ErrOverloaded, 0)
 		wantStats(t, e, Stats{Workers: 2, Late: 4})
-		if !strings.Contains(log.String(), "late=4") {
-			t.Errorf("log is %q, want an error", log.String())
+		if strings.Count(log.String(), "late=4") != 1 {
+			t.Errorf("log is %q, want one line", log.String())
 		}
 
 		release()
@@ -130,6 +135,42 @@ func TestAnswerAtTheLimit(t *testing.T) {
 		wantStats(t, e, Stats{})
 		if d, err := e.Decide(t.Context(), accepted()); err != nil || !d.Allowed {
 			t.Errorf("after the release: %+v, %v, want an allow", d, err)
+		}
+	})
+}
+
+// TestOneOfManyEnds holds that whichever late evaluation ends makes room.
+func TestOneOfManyEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const policy = `default decision := false
+
+decision if input.parsed_path[0] == "free"
+
+decision if {
+	input.parsed_path[0] != "free"
+	test.block(input.parsed_path[0])
+}`
+		first, second := make(chan struct{}), make(chan struct{})
+		defer close(second)
+		blockers.Store("first", first)
+		blockers.Store("second", second)
+		e := newEngine(t, rule(policy), withLimits(50*time.Millisecond, 1))
+		decide := func(path string) (Decision, error) {
+			in := accepted()
+			in.ParsedPath[0] = path
+			return e.Decide(t.Context(), in)
+		}
+		for _, path := range []string{"first", "second"} { // the first is replaced, the second keeps the only slot
+			d, err := decide(path)
+			wantFailure(t, d, err, ErrTimeout)
+		}
+		d, err := decide("free")
+		wantFailure(t, d, err, ErrOverloaded)
+		close(first)
+		synctest.Wait()
+		wantStats(t, e, Stats{Workers: 0, Late: 1})
+		if d, err := decide("free"); err != nil || !d.Allowed {
+			t.Errorf("after one has ended: %+v, %v, want an allow", d, err)
 		}
 	})
 }
@@ -251,6 +292,54 @@ func TestPanicLeavesTheWorker(t *testing.T) {
 		synctest.Wait()
 		wantStats(t, e, Stats{Workers: 1})
 	})
+}
+
+// TestPanicsAndTimeoutsSpoilNothing decides beside evaluations that panic or are cancelled, which hand what they had
+// back to OPA's pools.
+func TestPanicsAndTimeoutsSpoilNothing(t *testing.T) {
+	t.Parallel()
+	const policy = `default decision := false
+
+decision if {
+	every scope in input.route.scopes.any { scope in input.token.scopes }
+	not trouble
+}
+
+trouble if { input.parsed_path[0] == "panic"; some scope in input.token.scopes; [x | some x in input.route.scopes.any; test.panic(scope)] }
+
+trouble if { input.parsed_path[0] == "endless"; some x in numbers.range(1, 100000); some y in numbers.range(1, 100000); x * y < 0 }`
+	e := newEngine(t, rule(policy), withLimits(time.Minute, 4))
+	ctx, stop := context.WithCancel(t.Context())
+	var background, all sync.WaitGroup
+	background.Go(func() { e.Run(ctx) })
+	for g := range 12 {
+		all.Go(func() {
+			for i := range 60 {
+				in := accepted()
+				in.Route.Scopes.Any = []string{"a", fmt.Sprint("b", g)}
+				in.Token.Scopes = []string{fmt.Sprint("b", g+i%2), "a"}
+				ctx, stop := ctx, context.CancelFunc(func() {})
+				switch g % 4 {
+				case 0:
+					in.ParsedPath[0] = "panic"
+				case 1:
+					in.ParsedPath[0] = "endless"
+					ctx, stop = context.WithTimeout(ctx, time.Millisecond)
+				}
+				d, err := e.Decide(ctx, in)
+				stop()
+				switch {
+				case g%4 < 2 && d.Allowed:
+					t.Errorf("%s was allowed", in.ParsedPath[0])
+				case g%4 >= 2 && (err != nil || d.Allowed != (i%2 == 0)):
+					t.Errorf("client %d, request %d: got %+v, %v", g, i, d, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	stop()
+	background.Wait()
 }
 
 func TestConcurrencyIsBounded(t *testing.T) {
