@@ -11,6 +11,7 @@ import (
 
 	"github.com/cognito-extauthz/extauthz/internal/cognitotest"
 	"github.com/cognito-extauthz/extauthz/internal/config"
+	"github.com/cognito-extauthz/extauthz/pkg/validator"
 )
 
 func TestMain(m *testing.M) {
@@ -70,5 +71,20 @@ func waitForFile(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("%s is not there after 20s", args[0])
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// internal/config knows Cognito's issuers by itself, so that it need not link the verifier; they are the verifier's.
+func TestIssuersAreThoseOfTheVerifier(t *testing.T) {
+	pool := config.Pool{Region: "eu-west-1", UserPoolID: "eu-west-1_AbCdEfGhI", IssuerType: config.IssuerBoth}
+	want := []string{
+		validator.CognitoIssuer(pool.Region, pool.UserPoolID),
+		validator.UpdatedIssuer(pool.Region, pool.UserPoolID),
+	}
+	if diff := cmp.Diff(want, pool.Issuers()); diff != "" {
+		t.Errorf("(-validator +config)\n%s", diff)
+	}
+	if got, want := pool.KeysURL(), validator.JWKSURL(want[0]); got != want {
+		t.Errorf("keys are at %s, want %s", got, want)
 	}
 }

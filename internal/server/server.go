@@ -151,10 +151,11 @@ func (s *Server) Serve(ctx context.Context) error {
 	run := func(f func() error) {
 		group.Go(func() error {
 			defer stop()
-			if err := f(); err != nil && !errors.Is(err, http.ErrServerClosed) {
-				return err
+			err := f()
+			if errors.Is(err, http.ErrServerClosed) || errors.Is(err, grpc.ErrServerStopped) {
+				return nil // the end came before it had begun
 			}
-			return nil
+			return err
 		})
 	}
 	run(func() error { return s.grpc.Serve(s.listeners.grpc) })

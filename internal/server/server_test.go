@@ -302,3 +302,13 @@ func TestAddressInUse(t *testing.T) {
 		}
 	}
 }
+
+// A signal that comes while the service starts is no failure.
+func TestEndBeforeTheBeginning(t *testing.T) {
+	for range 20 {
+		r := start(t, nil)
+		if err := r.stop(); err != nil {
+			t.Fatalf("Serve returned %v", err)
+		}
+	}
+}
