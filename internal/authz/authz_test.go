@@ -299,7 +299,7 @@ func TestIdentityHeaders(t *testing.T) {
 		set := make(map[string]string)
 		for _, o := range ok.GetHeaders() {
 			set[o.GetHeader().GetKey()] = o.GetHeader().GetValue()
-			if o.GetAppend().GetValue() || o.GetAppendAction() != corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD {
+			if o.GetAppend() == nil || o.GetAppend().GetValue() || o.GetAppendAction() != corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD {
 				t.Errorf("%s: %v does not overwrite", path, o)
 			}
 		}
@@ -358,10 +358,10 @@ func TestPolicyAnswer(t *testing.T) {
 	var tenant []string
 	for _, o := range ok.GetHeaders() {
 		if o.GetHeader().GetKey() == "x-tenant" {
-			tenant = append(tenant, o.GetHeader().GetValue()+" "+o.GetAppendAction().String())
+			tenant = append(tenant, fmt.Sprint(o.GetHeader().GetValue(), " ", o.GetAppend().GetValue(), " ", o.GetAppendAction()))
 		}
 	}
-	if diff := cmp.Diff([]string{"a OVERWRITE_IF_EXISTS_OR_ADD", "b APPEND_IF_EXISTS_OR_ADD"}, tenant); diff != "" {
+	if diff := cmp.Diff([]string{"a false OVERWRITE_IF_EXISTS_OR_ADD", "b true APPEND_IF_EXISTS_OR_ADD"}, tenant); diff != "" {
 		t.Error(diff)
 	}
 	if removed := ok.GetHeadersToRemove(); !slices.Contains(removed, "x-debug") || slices.Index(removed, "authorization") < 0 || len(slices.Compact(slices.Clone(removed))) != len(removed) {

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/cognito-extauthz/extauthz/pkg/policy"
 )
@@ -87,7 +88,17 @@ func (s *Service) unsetHeaders(c *check, set []*corev3.HeaderValueOption) []stri
 func header(name, value string) *corev3.HeaderValueOption {
 	return &corev3.HeaderValueOption{
 		Header:       &corev3.HeaderValue{Key: name, Value: value},
+		Append:       wrapperspb.Bool(false),
 		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}
+}
+
+// another adds a value to a header that was set before it.
+func another(name, value string) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: name, Value: value},
+		Append:       wrapperspb.Bool(true),
+		AppendAction: corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
 	}
 }
 
@@ -95,12 +106,9 @@ func header(name, value string) *corev3.HeaderValueOption {
 func headerOptions(headers []policy.Header) []*corev3.HeaderValueOption {
 	var set []*corev3.HeaderValueOption
 	for _, h := range headers {
-		for i, value := range h.Values {
-			opt := header(h.Name, value)
-			if i > 0 {
-				opt.AppendAction = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
-			}
-			set = append(set, opt)
+		set = append(set, header(h.Name, h.Values[0]))
+		for _, value := range h.Values[1:] {
+			set = append(set, another(h.Name, value))
 		}
 	}
 	return set

@@ -23,6 +23,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
+	"github.com/open-policy-agent/opa/v1/util"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/cognito-extauthz/extauthz/policies"
@@ -346,31 +347,19 @@ func merge(dst, src map[string]any) (conflict string, ok bool) {
 	return "", true
 }
 
-// decodeData decodes a data file into what the store takes: JSON's types with json.Number.
+// decodeData decodes a data file as OPA does, so that "opa test" sees the same, but for keys that are given twice: one
+// of the two values would decide who gets in, and a reader may have seen the other.
 func decodeData(f file) (map[string]any, error) {
-	content := f.content
-	if path.Ext(f.path) != ".json" {
-		var doc any
-		decoder := yaml.NewDecoder(bytes.NewReader(content)) // refuses a key that is given twice
-		if err := decoder.Decode(&doc); err != nil {
-			return nil, err
-		}
-		if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
-			return nil, errors.New("the file holds several documents, want one")
-		}
-		var err error
-		if content, err = json.Marshal(doc); err != nil {
-			return nil, fmt.Errorf("the file holds what JSON has no form for: %w", err)
-		}
+	check := checkYAML
+	if path.Ext(f.path) == ".json" {
+		check = checkJSON
 	}
-	decoder := json.NewDecoder(bytes.NewReader(content))
-	decoder.UseNumber()
-	value, err := decodeUnique(decoder)
-	if err != nil {
+	if err := check(f.content); err != nil {
 		return nil, err
 	}
-	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("the file goes on after its value, want one value")
+	var value any
+	if err := util.Unmarshal(f.content, &value); err != nil {
+		return nil, err
 	}
 	m, ok := value.(map[string]any)
 	if !ok {
@@ -379,44 +368,56 @@ func decodeData(f file) (map[string]any, error) {
 	return m, nil
 }
 
-// decodeUnique decodes one JSON value. Unlike encoding/json it refuses a key that is given twice: one of the two values
-// would decide who gets in, and a reader may have seen the other.
-func decodeUnique(d *json.Decoder) (any, error) {
+func checkYAML(content []byte) error {
+	decoder := yaml.NewDecoder(bytes.NewReader(content))
+	if err := decoder.Decode(new(any)); err != nil { // refuses a key that is given twice
+		return err
+	}
+	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
+		return errors.New("the file holds several documents, want one")
+	}
+	return nil
+}
+
+func checkJSON(content []byte) error {
+	decoder := json.NewDecoder(bytes.NewReader(content))
+	if err := checkValue(decoder); err != nil {
+		return err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("the file goes on after its value, want one value")
+	}
+	return nil
+}
+
+// checkValue reads one JSON value.
+func checkValue(d *json.Decoder) error {
 	token, err := d.Token()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	switch token {
-	case json.Delim('{'):
-		m := map[string]any{}
-		for d.More() {
+	open, _ := token.(json.Delim)
+	seen := map[string]bool{}
+	for open != 0 && d.More() {
+		if open == '{' {
 			key, err := d.Token()
 			if err != nil {
-				return nil, err
+				return err
 			}
-			name := key.(string)
-			if _, twice := m[name]; twice {
-				return nil, fmt.Errorf("key %q is given twice, want it once", name)
+			name, _ := key.(string)
+			if seen[name] {
+				return fmt.Errorf("key %q is given twice, want it once", name)
 			}
-			if m[name], err = decodeUnique(d); err != nil {
-				return nil, err
-			}
+			seen[name] = true
 		}
-		_, err = d.Token()
-		return m, err
-	case json.Delim('['):
-		list := []any{}
-		for d.More() {
-			e, err := decodeUnique(d)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, e)
+		if err := checkValue(d); err != nil {
+			return err
 		}
-		_, err = d.Token()
-		return list, err
 	}
-	return token, nil
+	if open != 0 {
+		_, err = d.Token() // the end of it
+	}
+	return err
 }
 
 func compile(ctx context.Context, modules map[string]*ast.Module, caps *ast.Capabilities, store storage.Store) (*ast.Compiler, error) {

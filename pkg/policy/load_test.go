@@ -89,7 +89,7 @@ func TestLoadErrors(t *testing.T) {
 		{"a JSON key twice", withData("data.json", `{"a": {"b": 1, "b": 2}}`), []Problem{{File: "data.json", Message: `key "b" is given twice`}}},
 		{"a YAML key twice", withData("data.yaml", "a:\n  b: 1\n  b: 2"), []Problem{{File: "data.yaml", Message: `mapping key "b" already defined at line 2`}}},
 		{"several YAML documents", withData("data.yml", "a: 1\n---\nb: 2"), []Problem{{File: "data.yml", Message: "several documents"}}},
-		{"YAML with a key that is no string", withData("data.yaml", "1: a"), []Problem{{File: "data.yaml", Message: "JSON has no form for"}}},
+		{"YAML that JSON has no form for", withData("data.yaml", "a: .inf"), []Problem{{File: "data.yaml", Message: "unsupported value: +Inf"}}},
 		{"an empty YAML file", withData("data.yaml", ""), []Problem{{File: "data.yaml", Message: "EOF"}}},
 	}
 	for _, tt := range tests {
@@ -171,7 +171,7 @@ other if data.other`)
 	for _, name := range []string{"policy.rego", "data.json", "limits", "lib", "policy_test.rego", "other.json", "cases.yaml", "README.md"} {
 		link(filepath.Join("..data", name), name)
 	}
-	write("yml/data.yml", "list: [1, yes, ~]")
+	write("yml/data.yml", "list: [1, no, false, ~, 2026-01-02, 0x10, {7: x}]")
 
 	var log strings.Builder
 	e := newEngine(t, nil, func(c *Config) { c.Dir = dir }, logTo(&log))
@@ -180,7 +180,7 @@ other if data.other`)
 		t.Fatal(err)
 	}
 	want := map[string]any{
-		"tenants": map[string]any{"acme": 9007199254740992.0}, "limit": 5.0, "yml": []any{1.0, "yes", nil}, "other": false, "helper": 1.0,
+		"tenants": map[string]any{"acme": 9007199254740992.0}, "limit": 5.0, "yml": []any{1.0, "no", false, nil, "2026-01-02", 16.0, map[string]any{"7": "x"}}, "other": false, "helper": 1.0,
 	}
 	if diff := cmp.Diff(want, got.Metadata); diff != "" {
 		t.Errorf("data (-want +got):\n%s", diff)

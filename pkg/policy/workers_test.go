@@ -17,7 +17,8 @@ import (
 )
 
 // Builtin functions that only these tests have: test.panic panics, test.block ignores cancellation until its channel in
-// blockers is closed, test.swallow waits for cancellation and then is undefined.
+// blockers is closed, test.swallow waits for cancellation and then is undefined, test.context is undefined once the
+// context has ended, as http.send is.
 func init() {
 	register := func(name string, f topdown.BuiltinFunc) {
 		ast.RegisterBuiltin(&ast.Builtin{Name: name, Decl: types.NewFunction(types.Args(types.S), types.B)})
@@ -33,6 +34,12 @@ func init() {
 	register("test.block", func(_ topdown.BuiltinContext, args []*ast.Term, iter func(*ast.Term) error) error {
 		released, _ := blockers.Load(string(args[0].Value.(ast.String)))
 		<-released.(chan struct{})
+		return iter(ast.BooleanTerm(true))
+	})
+	register("test.context", func(bctx topdown.BuiltinContext, _ []*ast.Term, iter func(*ast.Term) error) error {
+		if err := bctx.Context.Err(); err != nil {
+			return err
+		}
 		return iter(ast.BooleanTerm(true))
 	})
 	register("test.swallow", func(bctx topdown.BuiltinContext, _ []*ast.Term, _ func(*ast.Term) error) error {
@@ -94,6 +101,20 @@ func TestEndless(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestEndedContextIsNoAnswer evaluates what a context that ends makes true, at a moment when nobody has cancelled yet.
+func TestEndedContextIsNoAnswer(t *testing.T) {
+	e := newEngine(t, rule(`decision if not test.context("")`))
+	input, err := accepted().value()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if value, err := e.program.Load().eval(ctx, &cancel{}, input, time.Now()); !errors.Is(err, ErrTimeout) {
+		t.Errorf("got %v, %v, want ErrTimeout", value, err)
 	}
 }
 
