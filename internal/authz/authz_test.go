@@ -140,6 +140,8 @@ func TestAnswers(t *testing.T) {
 		{"policy late", engine(policy.Decision{}, policy.ErrTimeout), get("/orders"), answer{codes.Unavailable, 503, PolicyTimeout, later}},
 		{"policy overloaded", engine(policy.Decision{}, policy.ErrOverloaded), get("/orders"), answer{codes.Unavailable, 503, Overloaded, later}},
 		{"policy fails", engine(policy.Decision{}, errOutage), get("/orders"), answer{codes.Unavailable, 503, PolicyError, later}},
+		{"body that the policy cannot be shown", engine(policy.Decision{}, fmt.Errorf("x: %w", &policy.InputError{Field: "parsed_body"})), get("/orders"), answer{codes.InvalidArgument, 400, InvalidRequest, refused("invalid_request", "")}},
+		{"other input that the policy cannot be shown", engine(policy.Decision{}, &policy.InputError{Field: "attributes"}), get("/orders"), answer{codes.Unavailable, 503, PolicyError, later}},
 		{"policy fails and says allowed", engine(policy.Decision{Allowed: true}, errOutage), get("/orders"), answer{codes.Unavailable, 503, PolicyError, later}},
 		{"public", nil, get("/healthz", withoutHeader("authorization")), answer{codes.OK, 0, OK, map[string]string{}}},
 		{"public with a bad token", nil, get("/healthz", withHeader("authorization", "Bearer a b")), answer{codes.OK, 0, OK, map[string]string{}}},
@@ -255,8 +257,16 @@ func TestAnswerComesBeforeTheDeadline(t *testing.T) {
 		t.Fatal(err)
 	}
 	envoys, _ := ctx.Deadline()
-	if kept := envoys.Sub(deadline); kept != margin {
-		t.Errorf("%v are kept to send the answer in, want %v", kept, margin)
+	if kept := envoys.Sub(deadline); kept < 99*time.Millisecond || kept > 101*time.Millisecond {
+		t.Errorf("%v are kept to send the answer in, want 100ms", kept)
+	}
+	for left, want := range map[time.Duration]time.Duration{
+		time.Hour: 100 * time.Millisecond, 200 * time.Millisecond: 40 * time.Millisecond, 20 * time.Millisecond: 10 * time.Millisecond,
+		5 * time.Millisecond: 5 * time.Millisecond, -time.Second: -time.Second,
+	} {
+		if got := margin(left); got != want {
+			t.Errorf("margin(%v) = %v, want %v", left, got, want)
+		}
 	}
 }
 
@@ -347,7 +357,7 @@ func TestPolicyAnswer(t *testing.T) {
 			Allowed:               true,
 			RequestHeaders:        []policy.Header{{Name: "x-tenant", Values: []string{"a", "b"}}},
 			RemoveRequestHeaders:  []string{"x-debug", "authorization"},
-			ResponseHeaders:       []policy.Header{{Name: "x-decided-by", Values: []string{"policy"}}},
+			ResponseHeaders:       []policy.Header{{Name: "x-decided-by", Values: []string{"policy"}}, {Name: "set-cookie", Values: []string{"a=1", "b=2"}}},
 			SetQueryParameters:    []policy.Parameter{{Name: "tenant", Values: []string{"a"}}},
 			RemoveQueryParameters: []string{"debug"},
 			Metadata:              map[string]any{"tier": "gold", "client_id": "EVIL", "reason": "EVIL"},
@@ -355,13 +365,19 @@ func TestPolicyAnswer(t *testing.T) {
 	})
 	resp := send(t, h.Service, get("/orders"))
 	ok := resp.GetOkResponse()
-	var tenant []string
-	for _, o := range ok.GetHeaders() {
-		if o.GetHeader().GetKey() == "x-tenant" {
-			tenant = append(tenant, fmt.Sprint(o.GetHeader().GetValue(), " ", o.GetAppend().GetValue(), " ", o.GetAppendAction()))
+	options := func(all []*corev3.HeaderValueOption, name string) (got []string) {
+		for _, o := range all {
+			if o.GetHeader().GetKey() == name {
+				got = append(got, fmt.Sprint(o.GetHeader().GetValue(), " ", o.GetAppend().GetValue(), " ", o.GetAppendAction()))
+			}
 		}
+		return got
 	}
-	if diff := cmp.Diff([]string{"a false OVERWRITE_IF_EXISTS_OR_ADD", "b true APPEND_IF_EXISTS_OR_ADD"}, tenant); diff != "" {
+	if diff := cmp.Diff([]string{"a,b false OVERWRITE_IF_EXISTS_OR_ADD"}, options(ok.GetHeaders(), "x-tenant")); diff != "" {
+		t.Error(diff)
+	}
+	cookies := []string{"a=1 true APPEND_IF_EXISTS_OR_ADD", "b=2 true APPEND_IF_EXISTS_OR_ADD"}
+	if diff := cmp.Diff(cookies, options(ok.GetResponseHeadersToAdd(), "set-cookie")); diff != "" {
 		t.Error(diff)
 	}
 	if removed := ok.GetHeadersToRemove(); !slices.Contains(removed, "x-debug") || slices.Index(removed, "authorization") < 0 || len(slices.Compact(slices.Clone(removed))) != len(removed) {

@@ -93,22 +93,21 @@ func header(name, value string) *corev3.HeaderValueOption {
 	}
 }
 
-// another adds a value to a header that was set before it.
-func another(name, value string) *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{
-		Header:       &corev3.HeaderValue{Key: name, Value: value},
-		Append:       wrapperspb.Bool(true),
-		AppendAction: corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD,
-	}
-}
-
-// headerOptions keeps all values of a name: the first overwrites, the others are added to it.
+// headerOptions writes a policy's headers. Several values of a name become one, separated by commas, which means the
+// same (RFC 9110 section 5.3) and leaves nothing to the order in which Envoy sets and appends. Cookies cannot be joined,
+// and must not take the place of the upstream's own.
 func headerOptions(headers []policy.Header) []*corev3.HeaderValueOption {
 	var set []*corev3.HeaderValueOption
 	for _, h := range headers {
-		set = append(set, header(h.Name, h.Values[0]))
-		for _, value := range h.Values[1:] {
-			set = append(set, another(h.Name, value))
+		if h.Name != "set-cookie" {
+			set = append(set, header(h.Name, strings.Join(h.Values, ",")))
+			continue
+		}
+		for _, value := range h.Values {
+			cookie := header(h.Name, value)
+			cookie.Append = wrapperspb.Bool(true)
+			cookie.AppendAction = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
+			set = append(set, cookie)
 		}
 	}
 	return set
