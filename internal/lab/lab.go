@@ -15,14 +15,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
+
+	"github.com/rogpeppe/go-internal/lockedfile"
 )
 
 // module is the first line of the project's go.mod, by which Root knows it.
@@ -57,30 +57,33 @@ const (
 	lastPort  = 31999
 )
 
-// handedOut keeps FreePorts from giving one port to two callers of this process before either listens.
-var handedOut = struct {
-	sync.Mutex
-	ports map[int]bool
-}{ports: map[int]bool{}}
-
-// FreePorts returns n different TCP ports of 127.0.0.1 on which nobody listens. It never returns a port twice in one
-// process. Another process can still take one before the caller does; the caller then sees a failure to listen.
+// FreePorts returns n different TCP ports of 127.0.0.1 on which nobody listens. All processes of a user hand out ports in
+// turn, so that tests of several packages, which run at once, do not choose the same one before either listens on it.
 func FreePorts(n int) ([]int, error) {
-	handedOut.Lock()
-	defer handedOut.Unlock()
-	free := make([]int, 0, n)
-	for range 100 * (n + 1) {
-		if len(free) == n {
-			return free, nil
+	var free []int
+	turn := filepath.Join(os.TempDir(), fmt.Sprintf("extauthz-lab-%d.port", os.Getuid()))
+	err := lockedfile.Transform(turn, func(last []byte) ([]byte, error) {
+		port, _ := strconv.Atoi(string(last)) // 0, if nobody has had one yet
+		for range lastPort - firstPort {
+			if len(free) == n {
+				break
+			}
+			if port++; port < firstPort || port > lastPort {
+				port = firstPort
+			}
+			if !Taken(port) {
+				free = append(free, port)
+			}
 		}
-		port := firstPort + rand.IntN(lastPort-firstPort+1) // #nosec G404 -- spreads test ports; nothing secret
-		if handedOut.ports[port] || Taken(port) {
-			continue
-		}
-		handedOut.ports[port] = true
-		free = append(free, port)
+		return []byte(strconv.Itoa(port)), nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("lab: ports: %w", err)
 	}
-	return nil, fmt.Errorf("lab: found %d free ports between %d and %d, want %d", len(free), firstPort, lastPort, n)
+	if len(free) < n {
+		return nil, fmt.Errorf("lab: found %d free ports between %d and %d, want %d", len(free), firstPort, lastPort, n)
+	}
+	return free, nil
 }
 
 // Taken reports whether something listens on the port of 127.0.0.1 already, or may not be listened on.
