@@ -19,6 +19,7 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/cognito-extauthz/extauthz/internal/route"
 	"github.com/cognito-extauthz/extauthz/pkg/policy"
@@ -91,21 +92,38 @@ func New(cfg Config) (*Service, error) {
 
 // Check answers whether Envoy may let a request through. It never returns an error.
 func (s *Service) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error) {
-	c := s.begin(ctx, req)
-	v := s.verdict(c, req)
-	resp := s.respond(c, v)
-	s.recorder.record(c, v)
-	return resp, nil
+	return s.answer(ctx, req, func(c *check) verdict { return s.verdict(c, req) }), nil
 }
 
 // Undecodable answers a message that is no CheckRequest. A gRPC error would be the usual answer, and is one that
 // lets requests pass under failure_mode_allow.
 func (s *Service) Undecodable(ctx context.Context) *authv3.CheckResponse {
-	c := s.begin(ctx, nil)
-	v := invalid(InvalidRequest, "the message from Envoy is no CheckRequest")
-	resp := s.respond(c, v)
+	return s.answer(ctx, nil, func(*check) verdict {
+		return invalid(InvalidRequest, "the message from Envoy is no CheckRequest")
+	})
+}
+
+// answer makes an answer of a verdict and records it. A panic, wherever it comes from, becomes the answer to a failure.
+func (s *Service) answer(ctx context.Context, req *authv3.CheckRequest, decide func(*check) verdict) (resp *authv3.CheckResponse) {
+	c := &check{ctx: ctx, id: newDecisionID(), start: time.Now(), request: &request{}, span: noop.Span{}}
+	defer func() {
+		if p := recover(); p != nil {
+			s.reportPanic(c, p)
+			resp = s.denied(c, fail(Panic, "panic", 0))
+		}
+	}()
+	c.request.isGRPC = isGRPC(req.GetAttributes().GetRequest().GetHttp().GetHeaders()["content-type"])
+	c.ctx, c.span = s.recorder.span(ctx, req)
+	v := decide(c)
+	resp = s.respond(c, v)
 	s.recorder.record(c, v)
 	return resp
+}
+
+// reportPanic logs a panic. If the log is what panics, so be it.
+func (s *Service) reportPanic(c *check, p any) {
+	defer func() { _ = recover() }()
+	s.Logger.ErrorContext(c.ctx, "panic in check", "decision_id", c.id, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 }
 
 // A check is one CheckRequest on its way: what is known of it grows from step to step.
@@ -127,17 +145,11 @@ func margin(left time.Duration) time.Duration {
 	return min(max(left/5, 10*time.Millisecond), 100*time.Millisecond, left)
 }
 
-func (s *Service) begin(ctx context.Context, req *authv3.CheckRequest) *check {
-	c := &check{id: newDecisionID(), start: time.Now(), request: &request{}}
-	c.ctx, c.span = s.recorder.span(ctx, req)
-	return c
-}
-
 // verdict takes the steps of a check, in the order of docs/request.md.
 func (s *Service) verdict(c *check, req *authv3.CheckRequest) (v verdict) {
 	defer func() {
 		if p := recover(); p != nil {
-			s.Logger.ErrorContext(c.ctx, "panic in check", "decision_id", c.id, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			s.reportPanic(c, p)
 			v = fail(Panic, "panic", 0)
 		}
 	}()
@@ -249,10 +261,11 @@ func unauthenticated(err error) verdict {
 	return fail(KeysUnavailable, err.Error(), time.Second)
 }
 
-// unreadable reports whether the policy was not asked because of the request's own body.
+// unreadable reports whether the policy was not asked because of the request itself.
 func unreadable(err error) bool {
+	var request *requestError
 	var input *policy.InputError
-	return errors.As(err, &input) && input.Field == "parsed_body"
+	return errors.As(err, &request) || errors.As(err, &input) && input.Field == "parsed_body"
 }
 
 // undecided turns an Authorizer's error into the verdict.

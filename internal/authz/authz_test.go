@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
 	"slices"
@@ -21,6 +22,8 @@ import (
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
 
@@ -111,6 +114,14 @@ func TestAnswers(t *testing.T) {
 			answer{codes.PermissionDenied, 403, InsufficientScope, refused("insufficient_scope", `, scope="a/b a/c"`)},
 		},
 		{
+			"any of the pool's scopes missing",
+			func(c *Config) {
+				c.Authenticator = authenticator{"good": &validator.InsufficientScopeError{RequiredScopes: []string{"a/b", "a/c"}, ScopeMatch: validator.MatchAny}}
+			},
+			get("/orders"),
+			answer{codes.PermissionDenied, 403, InsufficientScope, refused("insufficient_scope", `, scope="a/b"`)},
+		},
+		{
 			"keys unavailable",
 			func(c *Config) {
 				c.Authenticator = authenticator{"good": &validator.TokenError{
@@ -129,6 +140,9 @@ func TestAnswers(t *testing.T) {
 		{"policy denies", engine(policy.Decision{}, nil), get("/orders"), answer{codes.PermissionDenied, 403, PolicyDenied, plain}},
 		{"policy denies with a reason", engine(policy.Decision{Reason: "quota"}, nil), get("/orders"), answer{codes.PermissionDenied, 403, "quota", plain}},
 		{"policy names the scope", engine(policy.Decision{Scope: "orders/admin"}, nil), get("/orders"), answer{codes.PermissionDenied, 403, InsufficientScope, refused("insufficient_scope", `, scope="orders/admin"`)}},
+		{"policy answers 401", engine(policy.Decision{HTTPStatus: 401}, nil), get("/orders"), answer{codes.PermissionDenied, 401, PolicyDenied, map[string]string{
+			"cache-control": "no-store", "content-type": problem, "www-authenticate": `Bearer realm="api"`,
+		}}},
 		{"policy chooses the status", engine(policy.Decision{HTTPStatus: 404}, nil), get("/orders"), answer{codes.PermissionDenied, 404, PolicyDenied, plain}},
 		{
 			"policy chooses body and headers", engine(policy.Decision{
@@ -145,6 +159,11 @@ func TestAnswers(t *testing.T) {
 		{"policy fails and says allowed", engine(policy.Decision{Allowed: true}, errOutage), get("/orders"), answer{codes.Unavailable, 503, PolicyError, later}},
 		{"public", nil, get("/healthz", withoutHeader("authorization")), answer{codes.OK, 0, OK, map[string]string{}}},
 		{"public with a bad token", nil, get("/healthz", withHeader("authorization", "Bearer a b")), answer{codes.OK, 0, OK, map[string]string{}}},
+		{
+			"gRPC, and the policy sets the status of its own", engine(policy.Decision{ResponseHeaders: []policy.Header{{Name: "grpc-status", Values: []string{"0"}}, {Name: "grpc-message", Values: []string{"x"}}}}, nil),
+			get("/orders", withHeader("content-type", "application/grpc")),
+			answer{codes.PermissionDenied, 403, PolicyDenied, map[string]string{"cache-control": "no-store", "content-type": "text/plain; charset=utf-8", "grpc-status": "7"}},
+		},
 		{
 			"gRPC", nil, get("/nowhere", withHeader("content-type", "application/grpc")),
 			answer{codes.PermissionDenied, 403, NoRoute, map[string]string{"cache-control": "no-store", "content-type": "text/plain; charset=utf-8", "grpc-status": "7"}},
@@ -234,6 +253,58 @@ func TestFaultsNeverAllow(t *testing.T) {
 type authenticateFunc func() (*validator.Claims, error)
 
 func (f authenticateFunc) Validate(context.Context, string) (*validator.Claims, error) { return f() }
+
+// A log or an exporter that panics loses the record, and nothing else.
+func TestPanicsOfObserversChangeNothing(t *testing.T) {
+	for name, edit := range map[string]func(*Config){
+		"log":            func(c *Config) { c.Logger = slog.New(panickingHandler{}) },
+		"tracer":         func(c *Config) { c.Tracer = panickingTracer{} },
+		"end of a span":  func(c *Config) { c.Tracer = panickingTracer{inEnd: true} },
+		"log, and fault": func(c *Config) { c.Logger, c.Authorizer = slog.New(panickingHandler{}), authorizer(nil) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := answerOf(send(t, newHarness(t, edit).Service, get("/orders")))
+			want := OK
+			if name == "tracer" || name == "log, and fault" {
+				want = Panic
+			}
+			if got.Reason != want {
+				t.Errorf("answer is %+v, want %s", got, want)
+			}
+		})
+	}
+}
+
+type panickingHandler struct{ slog.Handler }
+
+func (panickingHandler) Enabled(context.Context, slog.Level) bool  { return true }
+func (panickingHandler) Handle(context.Context, slog.Record) error { panic("log") }
+
+type panickingTracer struct {
+	tracenoop.Tracer
+	inEnd bool
+}
+
+func (p panickingTracer) Start(ctx context.Context, _ string, _ ...trace.SpanStartOption) (context.Context, trace.Span) {
+	if !p.inEnd {
+		panic("tracer")
+	}
+	return ctx, panickingSpan{}
+}
+
+type panickingSpan struct{ tracenoop.Span }
+
+func (panickingSpan) End(...trace.SpanEndOption) { panic("span") }
+
+// Removed last by Envoy, a header that the policy sets would vanish.
+func TestPolicySetsAuthorization(t *testing.T) {
+	h := newHarness(t, func(c *Config) {
+		c.Authorizer = decide(policy.Decision{Allowed: true, RequestHeaders: []policy.Header{{Name: "authorization", Values: []string{"Basic x"}}}}, nil)
+	})
+	if ok := send(t, h.Service, get("/orders")).GetOkResponse(); slices.Contains(ok.GetHeadersToRemove(), "authorization") {
+		t.Error("authorization is set and removed")
+	}
+}
 
 func TestUndecodable(t *testing.T) {
 	got := answerOf(newHarness(t, nil).Undecodable(t.Context()))
@@ -531,7 +602,7 @@ func TestMetrics(t *testing.T) {
 	want := map[string]int64{
 		"outcome=allowed,pool=main,reason=allowed,route=GET /orders/{id}": 10,
 		"outcome=denied,pool=main,reason=no_route,route=":                 10,
-		"outcome=refused,pool=,reason=not_yet_valid,route=GET /orders":    10,
+		"outcome=refused,pool=,reason=not_yet_valid,route=":               10,
 	}
 	if diff := cmp.Diff(want, got); diff != "" || skewed != 10 {
 		t.Errorf("%d skews, checks (-want +got)\n%s", skewed, diff)

@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"io"
-	"mime"
 	"net/url"
 	"strconv"
+	"strings"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // A body is what a policy sees of the request's body, where Envoy is set to forward it (with_request_body).
@@ -18,7 +18,8 @@ type body struct {
 	truncated bool // Envoy did not forward all of it
 }
 
-// parseBody decodes the body by its content type. A body that is not whole is not decoded.
+// parseBody decodes the body by its content type. One that is not whole, or is encoded (gzip), is not decoded and
+// counts as cut: the policy does not see what the upstream will.
 func parseBody(http *authv3.AttributeContext_HttpRequest, headers map[string]string) (body, error) {
 	text := []byte(http.GetBody())
 	if len(text) == 0 {
@@ -28,14 +29,13 @@ func parseBody(http *authv3.AttributeContext_HttpRequest, headers map[string]str
 		return body{}, nil
 	}
 	length, err := strconv.ParseInt(headers["content-length"], 10, 64)
-	if headers["x-envoy-auth-partial-body"] == "true" || err == nil && length > int64(len(text)) {
+	cut := headers["x-envoy-auth-partial-body"] == "true" || err == nil && length > int64(len(text))
+	if encoding := headers["content-encoding"]; cut || encoding != "" && encoding != "identity" {
 		return body{truncated: true}, nil
 	}
-	kind, _, err := mime.ParseMediaType(headers["content-type"])
-	if err != nil {
-		return body{}, nil //nolint:nilerr // a content type that nobody can read is an unknown one
-	}
-	switch kind {
+	// Parameters are left alone: a server that minds a broken one less than we do would read a body that we have not.
+	kind, _, _ := strings.Cut(headers["content-type"], ";")
+	switch strings.ToLower(strings.TrimSpace(kind)) {
 	case "application/json":
 		return jsonBody(text)
 	case "application/x-www-form-urlencoded":
@@ -48,15 +48,17 @@ func parseBody(http *authv3.AttributeContext_HttpRequest, headers map[string]str
 	return body{}, nil
 }
 
+// jsonBody decodes one JSON value. A member name that is there twice is an error: of which one the upstream takes, the
+// policy can know nothing.
 func jsonBody(text []byte) (body, error) {
+	if !jsontext.Value(text).IsValid() {
+		return body{}, errors.New("the body is no well-formed JSON in UTF-8 without repeated names, as its content-type says it is")
+	}
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()
 	var value any
 	if err := dec.Decode(&value); err != nil {
 		return body{}, errors.New("the body is no well-formed JSON, as its content-type says it is")
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return body{}, errors.New("the body has something after its JSON value")
 	}
 	return body{parsed: value}, nil
 }

@@ -37,10 +37,13 @@ func goodClaims() *validator.Claims {
 	}
 }
 
-// authorizer is a policy in Go.
+// authorizer is a policy in Go, which reads all of its input.
 type authorizer func(context.Context, *policy.Input) (policy.Decision, error)
 
 func (a authorizer) Decide(ctx context.Context, in *policy.Input) (policy.Decision, error) {
+	if err := in.Complete(in, func(string) bool { return true }); err != nil {
+		return policy.Decision{}, err
+	}
 	return a(ctx, in)
 }
 

@@ -19,9 +19,7 @@ func (s *Service) input(c *check) *policy.Input {
 	in := &policy.Input{
 		Attributes:      attributes(r.attributes),
 		ParsedPath:      r.path.Segments(),
-		ParsedQuery:     r.query,
-		ParsedBody:      r.body.parsed,
-		TruncatedBody:   r.body.truncated,
+		Complete:        r.complete,
 		SourcePrincipal: r.attributes.GetSource().GetPrincipal(),
 		Canonical:       policy.Canonical{Host: r.host, Path: r.path.Canonical},
 		Context: policy.Context{

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	mathrand "math/rand/v2"
+	"net/url"
 	"strings"
 	"time"
 
@@ -65,16 +66,14 @@ func (r *recorder) span(ctx context.Context, req *authv3.CheckRequest) (context.
 // record runs after the answer is made: a panic here, of an exporter or a log handler, loses the record and nothing else.
 func (r *recorder) record(c *check, v verdict) {
 	took := time.Since(c.start)
-	defer func() {
-		c.span.End()
-		if p := recover(); p != nil {
-			r.Logger.Error("panic in record", "decision_id", c.id)
-		}
-	}()
+	// A panic of an exporter or a log handler loses the record and nothing else. It is not logged: what panicked may be
+	// the log.
+	defer func() { _ = recover() }()
+	defer c.span.End()
 	labels := metric.WithAttributes(
 		attribute.String("outcome", string(v.outcome)),
 		attribute.String("reason", string(v.reason)),
-		attribute.String("route", c.routeName()),
+		attribute.String("route", c.knownRoute()),
 		attribute.String("pool", c.pool()),
 	)
 	r.checks.Add(c.ctx, 1, labels)
@@ -145,8 +144,12 @@ func (r *recorder) included(c *check) []slog.Attr {
 	for _, name := range r.Log.Headers {
 		attrs = appendText(attrs, "headers."+name, c.request.headers[name])
 	}
-	for _, name := range r.Log.Query {
-		attrs = appendText(attrs, "query."+name, c.request.query.Get(name))
+	if len(r.Log.Query) > 0 {
+		_, query, _ := strings.Cut(c.request.attributes.GetRequest().GetHttp().GetPath(), "?")
+		values, _ := url.ParseQuery(query) // what can be read of it
+		for _, name := range r.Log.Query {
+			attrs = appendText(attrs, "query."+name, values.Get(name))
+		}
 	}
 	for _, name := range r.Log.Claims {
 		if c.claims != nil {
@@ -161,6 +164,15 @@ func appendText(attrs []slog.Attr, name, value string) []slog.Attr {
 		return attrs
 	}
 	return append(attrs, slog.String(name, value))
+}
+
+// knownRoute is a label: only a caller whom we know, or anybody on a public route, picks one. With as many series as
+// routes and reasons, a caller without a token could fill what a metrics store, or OpenTelemetry's limit, can take.
+func (c *check) knownRoute() string {
+	if c.claims == nil && !c.public() {
+		return ""
+	}
+	return c.routeName()
 }
 
 // pool is a label: only a verified token names one.

@@ -10,6 +10,7 @@ import (
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
 	"github.com/cognito-extauthz/extauthz/internal/route"
+	"github.com/cognito-extauthz/extauthz/pkg/policy"
 )
 
 // A request is what the steps of a check need of a CheckRequest.
@@ -18,11 +19,9 @@ type request struct {
 	method        string
 	host          string // canonical
 	path          route.Path
-	query         url.Values
 	headers       map[string]string // by lower-case name; values of one name joined by commas, as Envoy joins them
 	authorization []string          // the Authorization headers
-	body          body
-	isGRPC        bool // the caller speaks gRPC
+	isGRPC        bool              // the caller speaks gRPC
 }
 
 // A requestError says why a CheckRequest cannot be read. Its detail is for the log, and quotes nothing.
@@ -30,6 +29,8 @@ type requestError struct {
 	reason Reason
 	detail string
 }
+
+func (e *requestError) Error() string { return "authz: " + e.detail }
 
 func tooLarge(what string, size, limit int) *requestError {
 	return &requestError{InvalidRequest, fmt.Sprintf("%s has %d bytes, want at most %d", what, size, limit)}
@@ -58,7 +59,10 @@ func (s *Service) requestOf(req *authv3.CheckRequest) (*request, *requestError) 
 	if r.host, err = route.CanonicalHost(http.GetHost()); err != nil {
 		return r, &requestError{InvalidPath, err.Error()}
 	}
-	return r, r.readRest(http, s.Limits.BodyBytes)
+	if size := len(http.GetBody()) + len(http.GetRawBody()); size > s.Limits.BodyBytes {
+		return r, tooLarge("body", size, s.Limits.BodyBytes)
+	}
+	return r, nil
 }
 
 // readHeaders takes the headers from where Envoy put them: headers, or header_map if it is set to
@@ -93,18 +97,24 @@ func headerValue(h *corev3.HeaderValue) string {
 	return h.GetValue()
 }
 
-func (r *request) readRest(http *authv3.AttributeContext_HttpRequest, bodyLimit int) *requestError {
-	_, query, _ := strings.Cut(http.GetPath(), "?")
-	var err error
-	if r.query, err = url.ParseQuery(query); err != nil {
-		// A parameter that the policy cannot see may be one that the upstream acts on.
-		return &requestError{InvalidRequest, "the query has a bad escape or a semicolon"}
+// complete fills in what the policy reads of query and body. Nobody pays for parsing what no policy looks at, and a
+// query or body that we cannot read is refused only where a policy would decide without having seen it: a parameter
+// that it cannot see may be one that the upstream acts on.
+func (r *request) complete(in *policy.Input, reads func(field string) bool) error {
+	http := r.attributes.GetRequest().GetHttp()
+	if reads("parsed_query") {
+		_, query, _ := strings.Cut(http.GetPath(), "?")
+		var err error
+		if in.ParsedQuery, err = url.ParseQuery(query); err != nil {
+			return &requestError{InvalidRequest, "the query has a bad escape or a semicolon, and the policy reads it"}
+		}
 	}
-	if size := len(http.GetBody()) + len(http.GetRawBody()); size > bodyLimit {
-		return tooLarge("body", size, bodyLimit)
-	}
-	if r.body, err = parseBody(http, r.headers); err != nil {
-		return &requestError{InvalidRequest, err.Error()}
+	if reads("parsed_body") || reads("truncated_body") {
+		b, err := parseBody(http, r.headers)
+		if err != nil {
+			return &requestError{InvalidRequest, err.Error()}
+		}
+		in.ParsedBody, in.TruncatedBody = b.parsed, b.truncated
 	}
 	return nil
 }

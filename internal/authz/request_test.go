@@ -1,11 +1,14 @@
 package authz
 
 import (
+	"context"
 	"strings"
 	"testing"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+
+	"github.com/cognito-extauthz/extauthz/pkg/policy"
 )
 
 func TestBearer(t *testing.T) {
@@ -135,6 +138,10 @@ func TestLimits(t *testing.T) {
 		{"no HTTP attributes", &authv3.CheckRequest{}, InvalidRequest},
 		{"nothing at all", nil, InvalidRequest},
 		{"a query with a bad escape", get("/orders?a=%zz"), InvalidRequest},
+		{"a query with a semicolon", get("/orders?a=1;b=2"), InvalidRequest},
+		{"a JSON body with a name twice", get("/orders", body("application/json", `{"role":"user","role":"admin"}`)), InvalidRequest},
+		{"a broken JSON body under a broken parameter", get("/orders", body("application/json; a=1; a", `{"a":`)), InvalidRequest},
+		{"a compressed JSON body", get("/orders", body("application/json", "\x1f\x8b"), withHeader("content-encoding", "gzip")), OK},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -152,6 +159,55 @@ func TestIsGRPC(t *testing.T) {
 	} {
 		if isGRPC(kind) != want {
 			t.Errorf("isGRPC(%q) is not %v", kind, want)
+		}
+	}
+}
+
+// What no policy reads is not parsed, and cannot be wrong.
+func TestUnreadPartsAreNotParsed(t *testing.T) {
+	for name, req := range map[string]*authv3.CheckRequest{
+		"a percent sign in the query": get("/orders?q=100%"),
+		"a semicolon in the query":    get("/orders?a=1;b=2"),
+		"a body that is no JSON": get("/orders", withHeader("content-type", "application/json"), func(h *authv3.AttributeContext_HttpRequest) {
+			h.Body = "{"
+		}),
+	} {
+		h := newHarness(t, func(c *Config) { c.Authorizer = readsNothing{} })
+		if got := reasonIn(t, send(t, h.Service, req)); got != OK {
+			t.Errorf("%s: reason is %s, want allowed", name, got)
+		}
+	}
+}
+
+type readsNothing struct{ authorizer }
+
+func (readsNothing) Decide(_ context.Context, in *policy.Input) (policy.Decision, error) {
+	return policy.Decision{Allowed: true}, in.Complete(in, func(string) bool { return false })
+}
+
+func TestTruncatedBody(t *testing.T) {
+	for name, edit := range map[string]func(*authv3.AttributeContext_HttpRequest){
+		"Envoy says so":          withHeader("x-envoy-auth-partial-body", "true"),
+		"it is shorter":          withHeader("content-length", "100"),
+		"it is compressed":       withHeader("content-encoding", "gzip"),
+		"nobody says so":         nil,
+		"identity means nothing": withHeader("content-encoding", "identity"),
+	} {
+		var got *policy.Input
+		h := newHarness(t, func(c *Config) {
+			c.Authorizer = authorizer(func(_ context.Context, in *policy.Input) (policy.Decision, error) {
+				got = in
+				return policy.Decision{Allowed: true}, nil
+			})
+		})
+		edits := []func(*authv3.AttributeContext_HttpRequest){withHeader("content-type", "Application/JSON ; x"), func(h *authv3.AttributeContext_HttpRequest) { h.Body = "[1]" }}
+		if edit != nil {
+			edits = append(edits, edit)
+		}
+		send(t, h.Service, get("/orders", edits...))
+		whole := name == "nobody says so" || name == "identity means nothing"
+		if got.TruncatedBody == whole || (got.ParsedBody != nil) != whole {
+			t.Errorf("%s: truncated is %v and the body %v", name, got.TruncatedBody, got.ParsedBody)
 		}
 	}
 }

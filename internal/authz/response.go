@@ -21,17 +21,11 @@ import (
 )
 
 // respond builds the answer of a verdict.
-func (s *Service) respond(c *check, v verdict) (resp *authv3.CheckResponse) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.Logger.ErrorContext(c.ctx, "panic in answer", "decision_id", c.id, "panic", fmt.Sprint(p))
-			resp = s.denied(c, fail(Panic, "panic", 0))
-		}
-	}()
-	if v.outcome == Allowed && v.reason == OK {
+func (s *Service) respond(c *check, v verdict) *authv3.CheckResponse {
+	switch {
+	case v.outcome == Allowed && v.reason == OK:
 		return s.allow(c, v)
-	}
-	if v.outcome == "" {
+	case v.outcome == "" || v.outcome == Allowed:
 		v = fail(Panic, "a check ended without a verdict", 0)
 	}
 	return s.denied(c, v)
@@ -41,7 +35,7 @@ func (s *Service) respond(c *check, v verdict) (resp *authv3.CheckResponse) {
 func (s *Service) allow(c *check, v verdict) *authv3.CheckResponse {
 	ok := &authv3.OkHttpResponse{
 		HeadersToRemove:         slices.Clone(v.decision.RemoveRequestHeaders),
-		ResponseHeadersToAdd:    headerOptions(v.decision.ResponseHeaders),
+		ResponseHeadersToAdd:    headerOptions(v.decision.ResponseHeaders, addedCookie),
 		QueryParametersToRemove: v.decision.RemoveQueryParameters,
 	}
 	for _, q := range v.decision.SetQueryParameters {
@@ -49,9 +43,9 @@ func (s *Service) allow(c *check, v verdict) *authv3.CheckResponse {
 			ok.QueryParametersToSet = append(ok.QueryParametersToSet, &corev3.QueryParameter{Key: q.Name, Value: value})
 		}
 	}
-	ok.Headers = append(s.identityHeaders(c), headerOptions(v.decision.RequestHeaders)...)
+	ok.Headers = append(s.identityHeaders(c), headerOptions(v.decision.RequestHeaders, addedCookie)...)
 	ok.HeadersToRemove = append(ok.HeadersToRemove, s.unsetHeaders(c, ok.Headers)...)
-	if s.RemoveAuthorization && !c.public() {
+	if s.RemoveAuthorization && !c.public() && !sets(ok.Headers, "authorization") {
 		ok.HeadersToRemove = append(ok.HeadersToRemove, "authorization")
 	}
 	slices.Sort(ok.HeadersToRemove)
@@ -76,11 +70,13 @@ func (s *Service) identityHeaders(c *check) []*corev3.HeaderValueOption {
 // unsetHeaders returns every identity header that is not set: the ones that have no value, and the ones that the
 // request brought in whatever spelling. A name that is set must not be among them, since Envoy removes last.
 func (s *Service) unsetHeaders(c *check, set []*corev3.HeaderValueOption) []string {
-	isSet := func(name string) bool {
-		return slices.ContainsFunc(set, func(h *corev3.HeaderValueOption) bool { return h.Header.Key == name })
-	}
 	names := append(s.scrub.forged(c.request.headers), s.scrub.names...)
-	return slices.DeleteFunc(names, isSet)
+	return slices.DeleteFunc(names, func(name string) bool { return sets(set, strings.ToLower(name)) })
+}
+
+// sets reports whether a header, named in lower case, is among those that are set.
+func sets(headers []*corev3.HeaderValueOption, name string) bool {
+	return slices.ContainsFunc(headers, func(h *corev3.HeaderValueOption) bool { return h.Header.Key == name })
 }
 
 // header sets a header in place of any that the request has. Both ways of saying so are used, as releases of Envoy
@@ -94,23 +90,36 @@ func header(name, value string) *corev3.HeaderValueOption {
 }
 
 // headerOptions writes a policy's headers. Several values of a name become one, separated by commas, which means the
-// same (RFC 9110 section 5.3) and leaves nothing to the order in which Envoy sets and appends. Cookies cannot be joined,
-// and must not take the place of the upstream's own.
-func headerOptions(headers []policy.Header) []*corev3.HeaderValueOption {
+// same (RFC 9110 section 5.3) and leaves nothing to the order in which Envoy sets and appends. Cookies cannot be joined:
+// cookie writes each.
+func headerOptions(headers []policy.Header, cookie func(i int, value string) *corev3.HeaderValueOption) []*corev3.HeaderValueOption {
 	var set []*corev3.HeaderValueOption
 	for _, h := range headers {
 		if h.Name != "set-cookie" {
 			set = append(set, header(h.Name, strings.Join(h.Values, ",")))
 			continue
 		}
-		for _, value := range h.Values {
-			cookie := header(h.Name, value)
-			cookie.Append = wrapperspb.Bool(true)
-			cookie.AppendAction = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
-			set = append(set, cookie)
+		for i, value := range h.Values {
+			set = append(set, cookie(i, value))
 		}
 	}
 	return set
+}
+
+// addedCookie leaves the upstream's own cookies in an allowed response.
+func addedCookie(_ int, value string) *corev3.HeaderValueOption {
+	cookie := header("set-cookie", value)
+	cookie.Append = wrapperspb.Bool(true)
+	cookie.AppendAction = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
+	return cookie
+}
+
+// ownCookie is for a denied response. Envoy 1.40 appends there only to what has been set.
+func ownCookie(i int, value string) *corev3.HeaderValueOption {
+	if i == 0 {
+		return header("set-cookie", value)
+	}
+	return addedCookie(i, value)
 }
 
 // denied builds every answer that does not let the request through: a denied_response, and never a gRPC error.
@@ -140,7 +149,7 @@ func (s *Service) denied(c *check, v verdict) *authv3.CheckResponse {
 		set("content-type", "application/problem+json")
 		body.Body = s.problem(c, v)
 	}
-	body.Headers = override(body.Headers, headerOptions(v.decision.ResponseHeaders))
+	body.Headers = override(body.Headers, headerOptions(v.decision.ResponseHeaders, ownCookie))
 	return &authv3.CheckResponse{
 		Status:          &status.Status{Code: int32(v.code), Message: string(v.reason)},
 		HttpResponse:    &authv3.CheckResponse_DeniedResponse{DeniedResponse: body},
@@ -148,19 +157,19 @@ func (s *Service) denied(c *check, v verdict) *authv3.CheckResponse {
 	}
 }
 
-// override lets a policy's own headers take the place of ours.
+// override lets a policy's own headers take the place of ours, but for the gRPC status, which must fit the answer.
 func override(ours, theirs []*corev3.HeaderValueOption) []*corev3.HeaderValueOption {
-	ours = slices.DeleteFunc(ours, func(o *corev3.HeaderValueOption) bool {
-		return slices.ContainsFunc(theirs, func(t *corev3.HeaderValueOption) bool {
-			return t.Header.Key == o.Header.Key && o.Header.Key != "grpc-status"
-		})
+	theirs = slices.DeleteFunc(theirs, func(h *corev3.HeaderValueOption) bool {
+		return strings.HasPrefix(h.Header.Key, "grpc-")
 	})
+	ours = slices.DeleteFunc(ours, func(h *corev3.HeaderValueOption) bool { return sets(theirs, h.Header.Key) })
 	return append(ours, theirs...)
 }
 
-// challenge returns the WWW-Authenticate header of RFC 6750 section 3; empty if the answer has none.
+// challenge returns the WWW-Authenticate header of RFC 6750 section 3; empty if the answer has none. A 401 always has one
+// (RFC 9110 section 15.5.2), a policy's own too.
 func (s *Service) challenge(v verdict) string {
-	if v.reason != MissingToken && v.kind.challenge == "" {
+	if v.kind.challenge == "" && v.status != http.StatusUnauthorized {
 		return ""
 	}
 	parts := []string{fmt.Sprintf(`Bearer realm="%s"`, s.Realm)}

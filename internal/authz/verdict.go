@@ -49,11 +49,16 @@ func deny(reason Reason, d policy.Decision) verdict {
 	return v
 }
 
+// denyScope names the scopes that would do; where any would, the first, as the built-in policy does.
 func denyScope(e *validator.InsufficientScopeError) verdict {
+	needed := e.RequiredScopes
+	if e.ScopeMatch == validator.MatchAny {
+		needed = needed[:1]
+	}
 	return verdict{
 		kind:   isScope,
 		reason: InsufficientScope,
-		scope:  strings.Join(e.RequiredScopes, " "),
+		scope:  strings.Join(needed, " "),
 		detail: e.Error(),
 	}
 }

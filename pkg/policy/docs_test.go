@@ -187,6 +187,9 @@ func inputTables(t *testing.T) string {
 		fmt.Fprintf(&out, "`%s`\n\n| field | type | |\n|---|---|---|\n", path)
 		var below []func()
 		for f := range typ.Fields() {
+			if jsonName(f) == "-" {
+				continue
+			}
 			comment := comments[typ.Name()+"."+f.Name]
 			words := strings.SplitN(comment, " ", 3) // "Name is …" or "Name are …"
 			if len(words) < 3 || words[0] != f.Name || words[1] != "is" && words[1] != "are" {

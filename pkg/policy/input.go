@@ -33,6 +33,11 @@ type Input struct {
 	Route *Route `json:"route,omitempty"`
 	// Context is what Envoy's configuration and its other filters say about the request.
 	Context Context `json:"context"`
+
+	// Complete, if set, fills in what costs something to make, such as a parsed body. [Engine.Decide] calls it once, in the
+	// caller's goroutine, with a function that tells whether the policy may read a field, named as in JSON. An error
+	// ends the decision: Decide returns it, wrapped. It is no part of what the policy sees.
+	Complete func(in *Input, reads func(field string) bool) error `json:"-"`
 }
 
 // Canonical is a host and a path in the one spelling that everybody compares.

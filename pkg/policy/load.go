@@ -20,6 +20,7 @@ import (
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/dependencies"
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
@@ -35,6 +36,7 @@ const basePackage = "data.extauthz.base"
 // A program is a compiled policy.
 type program struct {
 	query    rego.PreparedEvalQuery
+	reads    map[string]bool // see fieldsRead
 	revision string
 }
 
@@ -81,8 +83,39 @@ func load(ctx context.Context, cfg Config) (*program, error) {
 	if err != nil {
 		return nil, loadError(err)
 	}
-	return &program{query: query, revision: files.revision(cfg)}, nil
+	reads, err := fieldsRead(compiler, decision)
+	if err != nil {
+		return nil, err
+	}
+	return &program{query: query, revision: files.revision(cfg), reads: reads}, nil
 }
+
+// fieldsRead returns the fields of the input that the rule may read; nil means any. OPA cuts a reference off where it
+// becomes dynamic, so what it names is never too little.
+func fieldsRead(compiler *ast.Compiler, decision ast.Ref) (map[string]bool, error) {
+	refs, err := dependencies.Base(compiler, ast.NewBody(ast.NewExpr(ast.NewTerm(decision))))
+	if err != nil {
+		return nil, fmt.Errorf("what the policy reads: %w", err)
+	}
+	fields := make(map[string]bool)
+	for _, ref := range refs {
+		if !ref.HasPrefix(ast.InputRootRef) {
+			continue
+		}
+		if len(ref) == 1 {
+			return nil, nil //nolint:nilnil // documented above
+		}
+		name, ok := ref[1].Value.(ast.String)
+		if !ok {
+			return nil, nil //nolint:nilnil // documented above
+		}
+		fields[string(name)] = true
+	}
+	return fields, nil
+}
+
+// mayRead reports whether the policy may read a field of the input.
+func (p *program) mayRead(field string) bool { return p.reads == nil || p.reads[field] }
 
 // parseDecisionRef accepts data.<package>.<rule> and nothing that is computed.
 func parseDecisionRef(text string) (ast.Ref, error) {

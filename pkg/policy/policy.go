@@ -190,16 +190,21 @@ func (e *Engine) Stats() Stats {
 // whichever is first. With an error the Decision is the zero Decision, so that a caller who forgets the error still
 // denies.
 //
-// Every error matches exactly one of [ErrUndefined], [ErrTimeout], [ErrOverloaded] and [ErrPolicy]; the last one also
-// is a [*DecisionError], an [*EvalError] or an [*InputError].
+// Every error but one of [Input.Complete] matches exactly one of [ErrUndefined], [ErrTimeout], [ErrOverloaded] and
+// [ErrPolicy]; the last one also is a [*DecisionError], an [*EvalError] or an [*InputError].
 //
-// Decide does not change in, and has copied what it needs of in's maps and slices when it returns. Its strings live on
+// Decide does not change in but by [Input.Complete], and has copied what it needs of in's maps and slices when it returns. Its strings live on
 // in an evaluation that has not noticed its end, so they must be ordinary, immutable strings.
 func (e *Engine) Decide(ctx context.Context, in *Input) (Decision, error) {
 	ctx, stop := context.WithTimeoutCause(ctx, e.cfg.Timeout, errTimeoutPassed)
 	defer stop()
 
 	program := e.program.Load()
+	if in != nil && in.Complete != nil {
+		if err := in.Complete(in, program.mayRead); err != nil {
+			return Decision{}, fmt.Errorf("policy: %w", err)
+		}
+	}
 	input, err := in.value()
 	if err != nil {
 		return Decision{}, fmt.Errorf("policy: %w", err)

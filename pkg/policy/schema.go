@@ -22,7 +22,9 @@ func schemaOf(t reflect.Type) map[string]any {
 	case reflect.Struct:
 		properties := make(map[string]any, t.NumField())
 		for f := range t.Fields() {
-			properties[jsonName(f)] = schemaOf(f.Type)
+			if name := jsonName(f); name != "-" {
+				properties[name] = schemaOf(f.Type)
+			}
 		}
 		return object(properties)
 	case reflect.Slice:

@@ -84,7 +84,7 @@ func (p *pool) tokenUse(c *Claims) error {
 	}
 	c.TokenUse = TokenUse(use)
 	if !slices.Contains(p.TokenUses, c.TokenUse) {
-		return refuse(ErrTokenUse, "token_use is %s, want one of %q", quote(use), p.TokenUses)
+		return refuse(ErrTokenUse, "token_use is another than %q", p.TokenUses)
 	}
 	return nil
 }

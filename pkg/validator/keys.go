@@ -54,6 +54,7 @@ type RemoteKeys struct {
 	mu      sync.Mutex
 	current *fetched  // the last good set; nil before the first
 	flight  *flight   // the fetch under way; nil if none
+	waiting int       // how many callers wait for it
 	started time.Time // when the last fetch started
 	failed  error     // why the last fetch failed; nil if it did not
 	status  KeyStatus // its counters
@@ -67,6 +68,10 @@ type fetched struct {
 	noted string // the problems, to log them once
 }
 
+// maxWaiting bounds how many callers may wait for a fetch at once. Whoever sends unknown kids can make us wait, and what
+// waits holds memory and a place among the checks under way; the others are told to come back.
+const maxWaiting = 64
+
 // flight is a fetch under way; done is closed at its end.
 type flight struct{ done chan struct{} }
 
@@ -77,7 +82,7 @@ type KeyStatus struct {
 	Usable    bool      // whether there is a good set, and it is younger than MaxStale
 	LastError error     // why the last fetch failed; nil if it did not
 	NextFetch time.Time // from when an unknown kid may cause a fetch
-	Fetches   uint64    // how many were started
+	Fetches   uint64    // how many have ended, well or not
 	Failures  uint64    // how many of them failed
 }
 
@@ -144,7 +149,8 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 }
 
 // PublicKey implements [KeySet]. A known key is returned without waiting for anything. An unknown one makes a
-// fetch, or joins the one under way, at most one in MinInterval; ctx bounds the wait, not the fetch.
+// fetch, or joins the one under way, at most one in MinInterval; ctx bounds the wait, not the fetch. When many wait already,
+// it does not, and returns an error that matches [ErrKeysUnavailable].
 func (k *RemoteKeys) PublicKey(ctx context.Context, kid string, asOf time.Time) (*rsa.PublicKey, error) {
 	const most = 2 // the fetch under way may have started before the key was there; the next one has not
 	for waits := 0; ; waits++ {
@@ -152,11 +158,24 @@ func (k *RemoteKeys) PublicKey(ctx context.Context, kid string, asOf time.Time) 
 		if wait == nil {
 			return key, err
 		}
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return nil, &KeysUnavailableError{RetryAfter: time.Second, Err: ctx.Err()}
+		if err := k.await(ctx, wait); err != nil {
+			return nil, &KeysUnavailableError{RetryAfter: time.Second, Err: err}
 		}
+	}
+}
+
+// await waits for the end of a fetch. lookup has counted the caller among those who do.
+func (k *RemoteKeys) await(ctx context.Context, end <-chan struct{}) error {
+	defer func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		k.waiting--
+	}()
+	select {
+	case <-end:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -169,18 +188,23 @@ func (k *RemoteKeys) lookup(ctx context.Context, kid string, asOf time.Time, may
 		if key := k.current.keys[kid]; key != nil {
 			return key, nil, nil
 		}
-		if k.current.asOf.After(asOf) {
+		// A set from the future by the wall clock was fetched before the clock was set back: it says nothing of now.
+		if k.current.asOf.After(asOf) && !k.current.asOf.Round(0).After(now.Round(0)) {
 			return nil, nil, ErrUnknownKey
 		}
 	}
 	pause := k.started.Add(k.cfg.MinInterval).Sub(now)
-	switch {
-	case !mayWait || k.flight == nil && !k.started.IsZero() && pause > 0:
-		return nil, nil, &KeysUnavailableError{RetryAfter: max(pause, time.Second), Err: k.failed}
-	case k.flight != nil:
-		return nil, k.flight.done, nil
+	if pause > k.cfg.MinInterval {
+		pause = 0 // the clock was set back
 	}
-	return nil, k.takeOff(ctx, now).done, nil
+	if !mayWait || k.waiting == maxWaiting || k.flight == nil && !k.started.IsZero() && pause > 0 {
+		return nil, nil, &KeysUnavailableError{RetryAfter: max(pause, time.Second), Err: k.failed}
+	}
+	if k.flight == nil {
+		k.takeOff(ctx, now)
+	}
+	k.waiting++
+	return nil, k.flight.done, nil
 }
 
 // usable reports whether the last good set may still serve. The caller holds mu.
@@ -193,7 +217,6 @@ func (k *RemoteKeys) usable(now time.Time) bool {
 func (k *RemoteKeys) takeOff(ctx context.Context, now time.Time) *flight {
 	f := &flight{done: make(chan struct{})}
 	k.flight, k.started = f, now
-	k.status.Fetches++
 	var last string
 	if k.current != nil {
 		last = k.current.etag
@@ -201,9 +224,9 @@ func (k *RemoteKeys) takeOff(ctx context.Context, now time.Time) *flight {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.cfg.Timeout)
 		defer cancel()
+		defer close(f.done) // whatever a Logger does
 		got, err := k.fetch(ctx, last)
 		k.land(got, err)
-		close(f.done)
 	}()
 	return f
 }
@@ -211,38 +234,42 @@ func (k *RemoteKeys) takeOff(ctx context.Context, now time.Time) *flight {
 // land takes over what a fetch got. A nil set without an error means that the current one was confirmed.
 func (k *RemoteKeys) land(got *fetched, err error) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	before := k.failed
+	before, failedBefore := k.current, k.failed
 	k.flight, k.failed = nil, err
-	if err != nil {
+	k.status.Fetches++
+	switch {
+	case err != nil:
 		k.status.Failures++
-		k.log.Error("jwks fetch failed", "error", err)
-		return
-	}
-	if before != nil {
-		k.log.Info("jwks fetch works again")
-	}
-	if got == nil {
+	case got == nil:
 		confirmed := *k.current
 		confirmed.asOf = k.started
 		k.current = &confirmed
+	default:
+		got.asOf = k.started
+		if k.current == nil {
+			close(k.ready)
+		}
+		k.current = got
+	}
+	k.mu.Unlock()
+
+	// A log that blocks must not hold up who looks for a key.
+	switch {
+	case err != nil:
+		k.log.Error("jwks fetch failed", "error", err)
 		return
+	case failedBefore != nil:
+		k.log.Info("jwks fetch works again")
 	}
-	got.asOf = k.started
-	k.logChange(got)
-	if k.current == nil {
-		close(k.ready)
+	if got != nil {
+		k.logChange(before, got)
 	}
-	k.current = got
 }
 
-// Ready returns a channel that is closed when the first good set is there.
-func (k *RemoteKeys) Ready() <-chan struct{} { return k.ready }
-
-func (k *RemoteKeys) logChange(got *fetched) {
+func (k *RemoteKeys) logChange(before, got *fetched) {
 	added, removed := len(got.keys), 0
-	if k.current != nil {
-		for kid, key := range k.current.keys {
+	if before != nil {
+		for kid, key := range before.keys {
 			if now := got.keys[kid]; now != nil && now.Equal(key) {
 				added--
 			} else {
@@ -253,10 +280,13 @@ func (k *RemoteKeys) logChange(got *fetched) {
 	if added > 0 || removed > 0 {
 		k.log.Info("jwks changed", "keys", len(got.keys), "added", added, "removed", removed)
 	}
-	if got.noted != "" && (k.current == nil || k.current.noted != got.noted) {
+	if got.noted != "" && (before == nil || before.noted != got.noted) {
 		k.log.Warn("jwks has keys that are left out", "problems", got.noted)
 	}
 }
+
+// Ready returns a channel that is closed when the first good set is there.
+func (k *RemoteKeys) Ready() <-chan struct{} { return k.ready }
 
 // fetch gets and checks a set. It returns nil without an error if the server says that the one with this etag is
 // current (RFC 9110 section 13.1.2).
@@ -324,13 +354,18 @@ func (k *RemoteKeys) Refresh(ctx context.Context) error {
 }
 
 // Run fetches the set and keeps it fresh until ctx ends, then returns nil. After a failure it tries again after
-// MinInterval, then after twice that, and so on up to a minute or MinInterval, whichever is longer.
+// MinInterval, then after twice that, and so on up to a minute or MinInterval, whichever is longer. Before there is a
+// set, it begins with half a second, as the network of a pod that has just started may not be there yet.
 func (k *RemoteKeys) Run(ctx context.Context) error {
-	backoff := k.cfg.MinInterval
+	const first = 500 * time.Millisecond
+	backoff := min(first, k.cfg.MinInterval)
 	for {
 		pause := jitter(k.cfg.MaxAge)
 		if err := k.Refresh(ctx); err != nil {
-			pause = max(k.cfg.MinInterval, jitter(backoff))
+			pause = jitter(backoff)
+			if k.Status().Keys > 0 {
+				pause = max(k.cfg.MinInterval, pause)
+			}
 			backoff = min(2*backoff, max(time.Minute, k.cfg.MinInterval))
 		} else {
 			backoff = k.cfg.MinInterval

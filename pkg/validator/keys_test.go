@@ -120,10 +120,13 @@ func TestConcurrentMissesJoinOneFetch(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
 		f.set(func(f *fakeJWKS) { f.delay = time.Second })
 		var wg sync.WaitGroup
-		for range 100 {
+		for range 64 {
 			wg.Go(func() { wantKey(t, k, kid) })
 		}
+		synctest.Wait()
+		wantErr(t, k, kid, time.Now(), validator.ErrKeysUnavailable) // enough wait already
 		wg.Wait()
+		wantKey(t, k, kid)
 		if f.count() != 1 {
 			t.Errorf("%d fetches, want 1", f.count())
 		}
@@ -259,8 +262,8 @@ func TestRunTriesAgainAfterFailures(t *testing.T) {
 		defer cancel()
 		go func() { _ = k.Run(ctx) }()
 		time.Sleep(10 * time.Minute)
-		if n := f.count(); n < 9 || n > 16 {
-			t.Errorf("%d fetches in ten minutes of outage, want about one a minute", n)
+		if n := f.count(); n < 14 || n > 20 {
+			t.Errorf("%d fetches in ten minutes of outage, want some at first and then about one a minute", n)
 		}
 		f.set(func(f *fakeJWKS) { f.err = nil })
 		time.Sleep(70 * time.Second)
@@ -396,3 +399,42 @@ func TestRealServer(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A set that was fetched while the clock was fast must not refuse what is issued after it was set right.
+func TestClockSetBack(t *testing.T) {
+	fast := time.Hour
+	bubble(t, func(c *validator.RemoteKeysConfig) {
+		c.Now = func() time.Time { return time.Now().Round(0).Add(fast) }
+	}, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
+		wantKey(t, k, kid)
+		fast = 0
+		f.set(func(f *fakeJWKS) { f.body = f.rotated })
+		time.Sleep(time.Minute)
+		fast = -90 * time.Minute // so that the set is from a time to come
+		if _, err := k.PublicKey(t.Context(), f.rotatedKid, time.Now().Add(fast)); err != nil {
+			t.Errorf("the new key: %v, want it", err)
+		}
+	})
+}
+
+// A log that blocks holds up nobody who looks for a key.
+func TestBlockedLog(t *testing.T) {
+	release := make(chan struct{})
+	bubble(t, func(c *validator.RemoteKeysConfig) {
+		c.Logger = slog.New(slog.NewTextHandler(writerFunc(func(p []byte) (int, error) {
+			<-release
+			return len(p), nil
+		}), nil))
+	}, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
+		inner := make(chan struct{})
+		release = inner
+		go func() { _ = k.Refresh(t.Context()) }()
+		synctest.Wait()
+		wantKey(t, k, kid)
+		close(inner)
+	})
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

@@ -74,7 +74,7 @@ func checkHeader(h object) (kid string, err error) {
 		return "", refuse(ErrAlgorithm, "header has no alg that is a string, want RS256")
 	}
 	if alg != "RS256" {
-		return "", refuse(ErrAlgorithm, "alg is %s, want RS256", quote(alg))
+		return "", refuse(ErrAlgorithm, "alg is another than RS256")
 	}
 	for _, name := range forbidden {
 		if _, ok := h[name]; ok {

@@ -27,8 +27,8 @@
 //   - nothing is known about the token, because the keys could not be had: the error matches
 //     [ErrKeysUnavailable]. Answer 503; [RetryAfter] says when to come back.
 //
-// Errors never hold the token. Their text may hold its iss, client_id and token_use, cut short and quoted: it is
-// for logs, not for callers.
+// Errors never hold the token. Their text may hold its iss and its client_id, cut short and quoted: it is for logs, not
+// for callers.
 package validator
 
 import (
@@ -264,7 +264,8 @@ func (v *Validator) Validate(ctx context.Context, token string) (*Claims, error)
 }
 
 func (p *pool) key(ctx context.Context, kid string, issuedAt time.Time) (*rsa.PublicKey, error) {
-	key, err := p.Keys.PublicKey(ctx, kid, issuedAt.Add(p.Leeway))
+	// A second more than the leeway, as iat is cut off to whole seconds.
+	key, err := p.Keys.PublicKey(ctx, kid, issuedAt.Add(p.Leeway+time.Second))
 	switch {
 	case err == nil && key != nil:
 		return key, nil
