@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -10,7 +11,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"go.opentelemetry.io/otel/metric"
 
+	"github.com/cognito-extauthz/extauthz/internal/asynclog"
 	"github.com/cognito-extauthz/extauthz/internal/authz"
 	"github.com/cognito-extauthz/extauthz/internal/config"
 	"github.com/cognito-extauthz/extauthz/internal/route"
@@ -38,16 +41,23 @@ EXTAUTHZ__LISTEN__GRPC=0.0.0.0:9191.`,
 			if err != nil {
 				return err
 			}
-			log := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.Log.SlogLevel()}))
-			return serve(cmd.Context(), cfg, log)
+			out := asynclog.New(cmd.ErrOrStderr(), logLines)
+			log := slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: cfg.Log.SlogLevel()}))
+			err = serve(cmd.Context(), cfg, log, out.Dropped)
+			closing, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), time.Second)
+			defer cancel()
+			return errors.Join(err, out.Close(closing))
 		},
 	}
 	cmd.Flags().StringVar(&path, "config", defaultConfig, "configuration file")
 	return cmd
 }
 
+// logLines is how many lines may wait to be written. A burst of denials fits; a log that nobody reads costs some MiB.
+const logLines = 16 << 10
+
 // serve is the parts list of the program. It runs until ctx ends and everything is drained.
-func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
+func serve(ctx context.Context, cfg *config.Config, log *slog.Logger, lost func() uint64) error {
 	tel, err := telemetry.New(ctx, telemetry.Config{
 		Version: programVersion(), TraceRate: cfg.Telemetry.TraceRate, TraceRatio: cfg.Telemetry.TraceRatio,
 	})
@@ -55,6 +65,9 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 		return err
 	}
 	defer closeTelemetry(tel, log)
+	if err := observeLog(tel.Meter, lost); err != nil {
+		return err
+	}
 
 	pools, err := newPools(cfg, log, tel.Meter)
 	if err != nil {
@@ -89,6 +102,17 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger) error {
 	err = srv.Serve(ctx)
 	stop()
 	running.Wait()
+	return err
+}
+
+// observeLog shows how much of the log was lost.
+func observeLog(meter metric.Meter, lost func() uint64) error {
+	_, err := meter.Int64ObservableCounter("extauthz.log.lost",
+		metric.WithDescription("Log lines that were dropped because the log was not read fast enough."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(int64(lost()))
+			return nil
+		}))
 	return err
 }
 

@@ -324,7 +324,8 @@ const (
 // Upstream says what the upstream service gets to see.
 type Upstream struct {
 	// `remove` takes the Authorization header, and so the token, out of allowed requests; `forward` leaves it. A
-	// token that is forwarded can be used again by whoever reads the upstream's logs.
+	// token that is forwarded can be used again by whoever reads the upstream's logs. A public route leaves the
+	// header alone, whatever this says.
 	Authorization string `yaml:"authorization" default:"remove" enum:"remove|forward"`
 }
 

@@ -17,10 +17,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
 )
 
 // A Config says where to listen and what to serve there. All fields are required but those that say otherwise.
@@ -88,8 +90,15 @@ func (s *Server) newGRPC() *grpc.Server {
 	}
 	g := grpc.NewServer(options...)
 	g.RegisterService(&authorization, s.cfg.Checker)
-	healthv1.RegisterHealthServer(g, s.health)
+	healthv1.RegisterHealthServer(g, withoutWatch{s.health})
 	return g
+}
+
+// withoutWatch serves grpc.health.v1 but for Watch, whose streams would keep a drain from ending. Envoy does not use it.
+type withoutWatch struct{ healthv1.HealthServer }
+
+func (withoutWatch) Watch(*healthv1.HealthCheckRequest, grpc.ServerStreamingServer[healthv1.HealthCheckResponse]) error {
+	return status.Error(codes.Unimplemented, "use Check")
 }
 
 func listen(addr string) (net.Listener, error) {

@@ -174,6 +174,13 @@ func TestHealthAndReadiness(t *testing.T) {
 	if _, err := health.Check(t.Context(), &healthv1.HealthCheckRequest{Service: "other"}); grpcstatus.Code(err) != codes.NotFound {
 		t.Errorf("health of another service: %v, want NotFound", err)
 	}
+	watch, err := health.Watch(t.Context(), &healthv1.HealthCheckRequest{})
+	if err == nil {
+		_, err = watch.Recv()
+	}
+	if grpcstatus.Code(err) != codes.Unimplemented {
+		t.Errorf("Watch: %v, want Unimplemented, as its streams would hold up a drain", err)
+	}
 	r.readiness.close()
 	r.Ready()
 	if got, body := fetch(t, "http://"+r.metrics+"/readyz"); got != 503 || body != "draining\n" {

@@ -25,6 +25,10 @@ import (
 
 const scope = "github.com/cognito-extauthz/extauthz"
 
+// maxSeries bounds the series of one metric, beyond which OpenTelemetry folds all others into one. Its own default, 2000,
+// is less than a large route table has of extauthz_checks_total.
+const maxSeries = 100_000
+
 // A Config says what the program is and which requests are traced.
 type Config struct {
 	Version string
@@ -76,7 +80,7 @@ func (t *Telemetry) metrics(ctx context.Context, cfg Config, res *resource.Resou
 	if err != nil {
 		return err
 	}
-	options := []sdkmetric.Option{sdkmetric.WithReader(scrape), sdkmetric.WithResource(res)}
+	options := []sdkmetric.Option{sdkmetric.WithReader(scrape), sdkmetric.WithResource(res), sdkmetric.WithCardinalityLimit(maxSeries)}
 	if cfg.asked("METRICS") {
 		push, err := autoexport.NewMetricReader(ctx)
 		if err != nil {
