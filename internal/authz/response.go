@@ -114,12 +114,14 @@ func addedCookie(_ int, value string) *corev3.HeaderValueOption {
 	return cookie
 }
 
-// ownCookie is for a denied response. Envoy 1.40 appends there only to what has been set.
+// ownCookie is for a denied response, where Envoy 1.40 loses a second value for which append is set.
 func ownCookie(i int, value string) *corev3.HeaderValueOption {
-	if i == 0 {
-		return header("set-cookie", value)
+	cookie := header("set-cookie", value)
+	if i > 0 {
+		cookie.Append = nil
+		cookie.AppendAction = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
 	}
-	return addedCookie(i, value)
+	return cookie
 }
 
 // denied builds every answer that does not let the request through: a denied_response, and never a gRPC error.
