@@ -117,7 +117,10 @@ func validPort(port string) bool {
 }
 
 func (d *decoder) poolKeys(p Pool, key string) {
-	d.url(join(key, "jwksUrl"), p.JWKSURL)
+	if u := d.url(join(key, "jwksUrl"), p.JWKSURL); u != nil && (u.RawQuery != "" || u.ForceQuery) {
+		// The query is not shown: that of a presigned URL is a secret, and here it would be in the effective configuration.
+		d.problem(join(key, "jwksUrl"), "found a URL with a query, want one without", "a presigned URL expires; serve the key set at a lasting address, or use jwksFile")
+	}
 	if p.JWKSFile != "" && p.JWKSURL != "" {
 		d.problem(join(key, "jwksFile"), "found jwksFile beside jwksUrl, want one of the two", "delete the one that you do not mean")
 	}
