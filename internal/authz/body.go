@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/go-json-experiment/json/jsontext"
@@ -39,13 +40,28 @@ func parseBody(http *authv3.AttributeContext_HttpRequest, headers map[string]str
 	case "application/json":
 		return jsonBody(text)
 	case "application/x-www-form-urlencoded":
-		form, err := url.ParseQuery(string(text))
-		if err != nil {
-			return body{}, errors.New("the body is no well-formed form, as its content-type says it is")
+		form, ok := parseForm(string(text))
+		if !ok {
+			return body{}, errors.New("the body is no well-formed form in UTF-8, as its content-type says it is")
 		}
-		return body{parsed: map[string][]string(form)}, nil
+		return body{parsed: form}, nil
 	}
 	return body{}, nil
+}
+
+// parseForm decodes a query or a form. It is not ok with a bad escape, a bare semicolon, which some servers take for a
+// separator, or bytes that are not UTF-8, of which every server makes something else.
+func parseForm(text string) (form map[string][]string, ok bool) {
+	values, err := url.ParseQuery(text)
+	if err != nil {
+		return nil, false
+	}
+	for name, list := range values {
+		if !utf8.ValidString(name) || !utf8.ValidString(strings.Join(list, "")) {
+			return nil, false
+		}
+	}
+	return values, true
 }
 
 // jsonBody decodes one JSON value. A member name that is there twice is an error: of which one the upstream takes, the

@@ -3,7 +3,6 @@ package authz
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -104,9 +103,9 @@ func (r *request) complete(in *policy.Input, reads func(field string) bool) erro
 	http := r.attributes.GetRequest().GetHttp()
 	if reads("parsed_query") {
 		_, query, _ := strings.Cut(http.GetPath(), "?")
-		var err error
-		if in.ParsedQuery, err = url.ParseQuery(query); err != nil {
-			return &requestError{InvalidRequest, "the query has a bad escape or a semicolon, and the policy reads it"}
+		var ok bool
+		if in.ParsedQuery, ok = parseForm(query); !ok {
+			return &requestError{InvalidRequest, "the query has a bad escape, a semicolon or bytes that are not UTF-8, and the policy reads it"}
 		}
 	}
 	if reads("parsed_body") || reads("truncated_body") {

@@ -138,6 +138,8 @@ func TestLimits(t *testing.T) {
 		{"no HTTP attributes", &authv3.CheckRequest{}, InvalidRequest},
 		{"nothing at all", nil, InvalidRequest},
 		{"a query with a bad escape", get("/orders?a=%zz"), InvalidRequest},
+		{"a query that is not UTF-8", get("/orders?a=%ff"), InvalidRequest},
+		{"a form with a name that is not UTF-8", get("/orders", body("application/x-www-form-urlencoded", "%ff=a")), InvalidRequest},
 		{"a query with a semicolon", get("/orders?a=1;b=2"), InvalidRequest},
 		{"a JSON body with a name twice", get("/orders", body("application/json", `{"role":"user","role":"admin"}`)), InvalidRequest},
 		{"a broken JSON body under a broken parameter", get("/orders", body("application/json; a=1; a", `{"a":`)), InvalidRequest},
