@@ -57,7 +57,7 @@ func parseForm(text string) (form map[string][]string, ok bool) {
 		return nil, false
 	}
 	for name, list := range values {
-		if !utf8.ValidString(name) || !utf8.ValidString(strings.Join(list, "")) {
+		if !utf8.ValidString(name) || !utf8.ValidString(strings.Join(list, " ")) {
 			return nil, false
 		}
 	}

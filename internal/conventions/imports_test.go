@@ -1,0 +1,128 @@
+package conventions
+
+import (
+	"encoding/json"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/cognito-extauthz/extauthz/"
+
+type pkg struct {
+	ImportPath string
+	Dir        string
+	Deps       []string
+	GoFiles    []string
+}
+
+// packages lists ours, with all that they link, tests left out.
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps=false", "-json=ImportPath,Dir,Deps,GoFiles", "./...")
+	cmd.Dir = "../.."
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	var all []pkg
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p pkg
+		if err := dec.Decode(&p); err == io.EOF {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		p.ImportPath = strings.TrimPrefix(p.ImportPath, module)
+		all = append(all, p)
+	}
+}
+
+// mayLink says which of our packages each one may link, directly or through others. One that is not listed may link
+// none. Data flows one way: from the programs down to the packages that know nothing of each other.
+var mayLink = map[string][]string{
+	"pkg/validator":        {},
+	"pkg/policy":           {"policies"},
+	"internal/route":       {},
+	"internal/config":      {"internal/route"},
+	"internal/authz":       {"internal/route", "pkg/policy", "pkg/validator", "policies"},
+	"internal/asynclog":    {},
+	"internal/server":      {},
+	"internal/telemetry":   {},
+	"internal/cognitotest": {},
+	"internal/lab":         {"internal/cognitotest"},
+	"internal/demo":        {"internal/cognitotest", "internal/lab"},
+	"cmd/extauthz": {
+		"internal/asynclog", "internal/authz", "internal/config", "internal/route", "internal/server", "internal/telemetry", "pkg/policy",
+		"pkg/validator", "policies",
+	},
+	"cmd/fakecognito": {"internal/cognitotest"},
+}
+
+// onlyIn says which of our packages may link what others have written, by the start of its path.
+var onlyIn = map[string][]string{
+	"github.com/lestrrat-go/jwx/v2":                 {"pkg/validator", "internal/authz", "cmd/extauthz"},
+	"github.com/open-policy-agent/opa":              {"pkg/policy", "internal/authz", "cmd/extauthz"},
+	"github.com/envoyproxy/go-control-plane":        {"internal/authz", "internal/server", "cmd/extauthz"},
+	"google.golang.org/grpc":                        {"internal/authz", "internal/server", "internal/telemetry", "cmd/extauthz", "pkg/policy", "internal/lab", "internal/demo"},
+	"go.opentelemetry.io/otel":                      {"internal/authz", "internal/server", "internal/telemetry", "cmd/extauthz", "pkg/policy"},
+	"github.com/spf13/cobra":                        {"cmd/extauthz", "cmd/fakecognito"},
+	"go.yaml.in/yaml":                               {"internal/config", "internal/lab", "internal/demo", "cmd/extauthz", "pkg/policy", "internal/authz"},
+	"testing":                                       {"internal/lab", "internal/demo"},
+	module + "internal/cognitotest":                 {"internal/lab", "internal/demo", "cmd/fakecognito"},
+	"github.com/aws/aws-sdk-go-v2":                  {},
+	"github.com/open-policy-agent/opa/v1/plugins":   {},
+	"github.com/open-policy-agent/opa/v1/server":    {},
+	"github.com/open-policy-agent/opa/v1/sdk":       {},
+	"github.com/open-policy-agent/opa/v1/download":  {},
+	"github.com/open-policy-agent/opa/v1/runtime":   {},
+	"github.com/open-policy-agent/opa/v1/repl":      {},
+	"github.com/open-policy-agent/opa/v1/debug":     {},
+	"github.com/open-policy-agent/opa/v1/dashboard": {},
+}
+
+func TestDirectionOfImports(t *testing.T) {
+	all := packages(t)
+	for name := range mayLink {
+		if !slices.ContainsFunc(all, func(p pkg) bool { return p.ImportPath == name }) {
+			t.Errorf("package %s is listed here and does not exist", name)
+		}
+	}
+	for _, p := range all {
+		for _, dep := range p.Deps {
+			if ours, ok := strings.CutPrefix(dep, module); ok && !slices.Contains(mayLink[p.ImportPath], ours) {
+				t.Errorf("%s links %s, want at most %v", p.ImportPath, ours, mayLink[p.ImportPath])
+			}
+			for prefix, users := range onlyIn {
+				if (dep == prefix || strings.HasPrefix(dep, prefix+"/")) && !slices.Contains(users, p.ImportPath) {
+					t.Errorf("%s links %s, want it only in %v", p.ImportPath, dep, users)
+				}
+			}
+		}
+	}
+}
+
+// Every package has one package comment, in the file named after it or in main.go.
+func TestPackageComments(t *testing.T) {
+	for _, p := range packages(t) {
+		var with []string
+		for _, name := range p.GoFiles {
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, parser.ParseComments|parser.PackageClauseOnly)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if file.Doc != nil {
+				with = append(with, name)
+			}
+		}
+		want := filepath.Base(p.Dir) + ".go"
+		if len(with) != 1 || with[0] != want && with[0] != "main.go" && with[0] != "doc.go" {
+			t.Errorf("%s has package comments in %v, want one, in %s or main.go", p.ImportPath, with, want)
+		}
+	}
+}
