@@ -79,13 +79,17 @@ func sets(headers []*corev3.HeaderValueOption, name string) bool {
 	return slices.ContainsFunc(headers, func(h *corev3.HeaderValueOption) bool { return h.Header.Key == name })
 }
 
-// header sets a header in place of any that the request has. Both ways of saying so are used, as releases of Envoy
-// differ in which they heed.
+// header sets a header in place of any that the request has.
 func header(name, value string) *corev3.HeaderValueOption {
+	return option(name, value, wrapperspb.Bool(false), corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
+}
+
+// option says twice what becomes of a header that is there already, as releases of Envoy differ in which they heed.
+func option(name, value string, add *wrapperspb.BoolValue, action corev3.HeaderValueOption_HeaderAppendAction) *corev3.HeaderValueOption {
 	return &corev3.HeaderValueOption{
 		Header:       &corev3.HeaderValue{Key: name, Value: value},
-		Append:       wrapperspb.Bool(false),
-		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+		Append:       add, //nolint:staticcheck // deprecated, and what Envoy 1.40 goes by
+		AppendAction: action,
 	}
 }
 
@@ -108,20 +112,15 @@ func headerOptions(headers []policy.Header, cookie func(i int, value string) *co
 
 // addedCookie leaves the upstream's own cookies in an allowed response.
 func addedCookie(_ int, value string) *corev3.HeaderValueOption {
-	cookie := header("set-cookie", value)
-	cookie.Append = wrapperspb.Bool(true)
-	cookie.AppendAction = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
-	return cookie
+	return option("set-cookie", value, wrapperspb.Bool(true), corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD)
 }
 
 // ownCookie is for a denied response, where Envoy 1.40 loses a second value for which append is set.
 func ownCookie(i int, value string) *corev3.HeaderValueOption {
-	cookie := header("set-cookie", value)
-	if i > 0 {
-		cookie.Append = nil
-		cookie.AppendAction = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
+	if i == 0 {
+		return header("set-cookie", value)
 	}
-	return cookie
+	return option("set-cookie", value, nil, corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD)
 }
 
 // denied builds every answer that does not let the request through: a denied_response, and never a gRPC error.
