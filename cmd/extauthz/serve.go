@@ -53,8 +53,8 @@ EXTAUTHZ__LISTEN__GRPC=0.0.0.0:9191.`,
 	return cmd
 }
 
-// logLines is how many lines may wait to be written. A burst of denials fits; a log that nobody reads costs some MiB.
-const logLines = 16 << 10
+// logLines is how many lines may wait to be written. A burst of denials fits; a log that nobody reads costs a few MiB.
+const logLines = 4 << 10
 
 // serve is the parts list of the program. It runs until ctx ends and everything is drained.
 func serve(ctx context.Context, cfg *config.Config, log *slog.Logger, lost func() uint64) error {
