@@ -41,7 +41,7 @@ FILE is ` + defaultConfig + ` unless said otherwise.`,
 			if err := dryRun(cmd.Context(), cfg); err != nil {
 				return fmt.Errorf("%w: %s: %w", errUsage, path, err)
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok: %d pools, %d clients, %d routes, revision %s\n",
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok (pools: %d, clients: %d, routes: %d), revision %s\n",
 				path, len(cfg.Pools), len(cfg.Clients), len(cfg.Routes), cfg.Revision())
 			return err
 		},

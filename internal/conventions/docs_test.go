@@ -190,7 +190,7 @@ func runExtauthz(t *testing.T, c command) {
 	cmd := exec.CommandContext(t.Context(), program(t), args...)
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
-	if wrong := strings.Contains(c.want, ": ok: ") || c.want == ""; err != nil && wrong {
+	if wrong := strings.Contains(c.want, ": ok (") || c.want == ""; err != nil && wrong {
 		t.Errorf("%s: %v\n%s", c.text, err, out)
 	}
 	matches(t, c, string(out))
