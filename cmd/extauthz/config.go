@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"log/slog"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -11,6 +14,18 @@ import (
 
 // defaultConfig is where the image and the manifests put the configuration.
 const defaultConfig = "/etc/extauthz/extauthz.yaml"
+
+// load reads the configuration, with the environment over it.
+func load(path string) (*config.Config, error) {
+	cfg, err := config.Load(path, os.Environ())
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w\n  hint: name yours: extauthz serve --config FILE, extauthz config check FILE; docs/extauthz.example.yaml is one to begin with", err)
+	}
+	if err != nil {
+		return nil, &wrongError{err}
+	}
+	return cfg, nil
+}
 
 func configCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -34,15 +49,16 @@ FILE is ` + defaultConfig + ` unless said otherwise.`,
 			if len(args) == 1 {
 				path = args[0]
 			}
-			cfg, err := config.Load(path, os.Environ())
+			cfg, err := load(path)
 			if err != nil {
 				return err
 			}
-			if err := dryRun(cmd.Context(), cfg); err != nil {
-				return fmt.Errorf("%w: %s: %w", errUsage, path, err)
+			p, err := newParts(cmd.Context(), path, cfg, slog.New(slog.DiscardHandler), nil)
+			if err != nil {
+				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok (pools: %d, clients: %d, routes: %d), revision %s\n",
-				path, len(cfg.Pools), len(cfg.Clients), len(cfg.Routes), cfg.Revision())
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok (pools: %d, clients: %d, routes: %d), revision %s, policy %s\n",
+				path, len(cfg.Pools), len(cfg.Clients), len(cfg.Routes), cfg.Revision(), p.engine.Revision())
 			return err
 		},
 	}, &cobra.Command{

@@ -12,8 +12,6 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-
-	"github.com/cognito-extauthz/extauthz/internal/config"
 )
 
 // version is set by the linker (-X main.version=…).
@@ -41,15 +39,18 @@ func run(ctx context.Context, args []string) int {
 		return exitOK
 	}
 	fmt.Fprintln(os.Stderr, err)
-	var invalid *config.Error
-	if errors.As(err, &invalid) || errors.Is(err, errUsage) {
+	var wrong *wrongError
+	if errors.As(err, &wrong) {
 		return exitUsage
 	}
 	return exitFailed
 }
 
-// errUsage marks errors of the command line.
-var errUsage = errors.New("usage")
+// A wrongError is about the command line or the configuration: trying again does not help.
+type wrongError struct{ err error }
+
+func (e *wrongError) Error() string { return e.err.Error() }
+func (e *wrongError) Unwrap() error { return e.err }
 
 func command() *cobra.Command {
 	root := &cobra.Command{
@@ -69,7 +70,7 @@ Start with a configuration file (docs/config.md), check it, then serve:
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("extauthz: %w: %w\n  hint: %s --help", errUsage, err, cmd.CommandPath())
+		return &wrongError{fmt.Errorf("extauthz: %w\n  hint: %s --help", err, cmd.CommandPath())}
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(serveCommand(), configCommand(), versionCommand())
@@ -80,7 +81,7 @@ Start with a configuration file (docs/config.md), check it, then serve:
 func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return fmt.Errorf("extauthz: %w: %w\n  hint: %s --help", errUsage, err, cmd.CommandPath())
+			return &wrongError{fmt.Errorf("extauthz: %w\n  hint: %s --help", err, cmd.CommandPath())}
 		}
 		return nil
 	}

@@ -2,11 +2,12 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -37,13 +38,13 @@ EXTAUTHZ__LISTEN__GRPC=0.0.0.0:9191.`,
 		Example: "  extauthz serve --config extauthz.yaml",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := config.Load(path, os.Environ())
+			cfg, err := load(path)
 			if err != nil {
 				return err
 			}
 			out := asynclog.New(cmd.ErrOrStderr(), logLines)
 			log := slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: cfg.Log.SlogLevel()}))
-			err = serve(cmd.Context(), cfg, log, out.Dropped)
+			err = serve(cmd.Context(), path, cfg, log, out.Dropped)
 			closing, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), time.Second)
 			defer cancel()
 			return errors.Join(err, out.Close(closing))
@@ -57,7 +58,7 @@ EXTAUTHZ__LISTEN__GRPC=0.0.0.0:9191.`,
 const logLines = 4 << 10
 
 // serve is the parts list of the program. It runs until ctx ends and everything is drained.
-func serve(ctx context.Context, cfg *config.Config, log *slog.Logger, lost func() uint64) error {
+func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logger, lost func() uint64) error {
 	tel, err := telemetry.New(ctx, telemetry.Config{
 		Version: programVersion(), TraceRate: cfg.Telemetry.TraceRate, TraceRatio: cfg.Telemetry.TraceRatio,
 	})
@@ -69,19 +70,24 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger, lost func(
 		return err
 	}
 
-	pools, err := newPools(cfg, log, tel.Meter)
+	p, err := newParts(ctx, path, cfg, log, tel.Meter)
 	if err != nil {
 		return err
 	}
-	engine, err := newEngine(ctx, cfg, log)
+	service, err := newService(cfg, p, log, tel)
 	if err != nil {
 		return err
 	}
-	service, err := newService(cfg, pools, engine, log, tel)
-	if err != nil {
-		return err
-	}
-	srv, err := newServer(cfg, service, tel.Metrics, log)
+	srv, err := server.Listen(server.Config{
+		GRPC: cfg.Listen.GRPC, Metrics: cfg.Listen.Metrics, Admin: cfg.Listen.Admin,
+		TLS:            p.tls,
+		Checker:        service,
+		MetricsHandler: tel.Metrics,
+		Effective:      cfg.YAML,
+		Delay:          cfg.Shutdown.Delay,
+		Grace:          cfg.Shutdown.Timeout,
+		Logger:         log,
+	})
 	if err != nil {
 		return err
 	}
@@ -90,15 +96,15 @@ func serve(ctx context.Context, cfg *config.Config, log *slog.Logger, lost func(
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var running sync.WaitGroup
-	running.Go(func() { pools.run(background) })
-	running.Go(func() { _ = engine.Run(background) }) // ends with background, without an error
+	running.Go(func() { p.pools.run(background) })
+	running.Go(func() { _ = p.engine.Run(background) }) // ends with background, without an error
 	go func() {
-		if pools.await(ctx, cfg.Startup.KeysTimeout) {
+		if p.pools.await(ctx, cfg.Startup.KeysTimeout) {
 			srv.Ready()
 			log.Info("ready")
 		}
 	}()
-	announce(log, cfg, srv, engine)
+	announce(log, cfg, srv, p.engine)
 	err = srv.Serve(ctx)
 	stop()
 	running.Wait()
@@ -124,28 +130,11 @@ func closeTelemetry(tel *telemetry.Telemetry, log *slog.Logger) {
 	}
 }
 
-func newEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) (*policy.Engine, error) {
-	return policy.New(ctx, policy.Config{
-		Dir:             cfg.Path(cfg.Policy.Dir),
-		Decision:        cfg.Policy.Decision,
-		Timeout:         cfg.Policy.Timeout,
-		ReservedHeaders: identity(cfg).IdentityHeaders(),
-		RequestHeaders:  cfg.Policy.RequestHeaders,
-		Reasons:         cfg.Policy.Reasons,
-		AllowBuiltins:   cfg.Policy.AllowBuiltins,
-		Logger:          log,
-	})
-}
-
-func newService(cfg *config.Config, pools *pools, engine *policy.Engine, log *slog.Logger, tel *telemetry.Telemetry) (*authz.Service, error) {
-	table, err := route.NewTable(cfg.Rules())
-	if err != nil {
-		return nil, err
-	}
+func newService(cfg *config.Config, p parts, log *slog.Logger, tel *telemetry.Telemetry) (*authz.Service, error) {
 	return authz.New(authz.Config{
-		Authenticator:       pools.validator,
-		Authorizer:          engine,
-		Routes:              table,
+		Authenticator:       p.pools.validator,
+		Authorizer:          p.engine,
+		Routes:              p.routes,
 		ClientName:          clientNames(cfg),
 		Identity:            identity(cfg),
 		Realm:               cfg.Realm,
@@ -164,23 +153,6 @@ func newService(cfg *config.Config, pools *pools, engine *policy.Engine, log *sl
 	})
 }
 
-func newServer(cfg *config.Config, service *authz.Service, metrics http.Handler, log *slog.Logger) (*server.Server, error) {
-	tls, err := serverTLS(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return server.Listen(server.Config{
-		GRPC: cfg.Listen.GRPC, Metrics: cfg.Listen.Metrics, Admin: cfg.Listen.Admin,
-		TLS:            tls,
-		Checker:        service,
-		MetricsHandler: metrics,
-		Effective:      cfg.YAML,
-		Delay:          cfg.Shutdown.Delay,
-		Grace:          cfg.Shutdown.Timeout,
-		Logger:         log,
-	})
-}
-
 // announce says what is served, and aloud what is dangerous.
 func announce(log *slog.Logger, cfg *config.Config, srv *server.Server, engine *policy.Engine) {
 	grpc, metrics, admin := srv.Addrs()
@@ -193,20 +165,56 @@ func announce(log *slog.Logger, cfg *config.Config, srv *server.Server, engine *
 	}
 }
 
-// dryRun does all that serve does before it listens.
-func dryRun(ctx context.Context, cfg *config.Config) error {
-	log := slog.New(slog.DiscardHandler)
-	if _, err := newPools(cfg, log, nil); err != nil {
-		return err
+// parts are what is made of a configuration and of the files that it names, before anything is served.
+type parts struct {
+	pools  *pools
+	routes *route.Table
+	engine *policy.Engine
+	tls    *tls.Config // nil: none
+}
+
+// newParts reads and checks what the configuration at path names. An error is about that. meter may be nil.
+func newParts(ctx context.Context, path string, cfg *config.Config, log *slog.Logger, meter metric.Meter) (p parts, err error) {
+	defer func() {
+		if err != nil {
+			err = &wrongError{fmt.Errorf("%s: %w", path, err)}
+		}
+	}()
+	if p.pools, err = newPools(cfg, log, meter); err != nil {
+		return p, err
 	}
-	if _, err := newEngine(ctx, cfg, log); err != nil {
-		return err
+	if p.routes, err = route.NewTable(cfg.Rules()); err != nil {
+		return p, err
 	}
-	if _, err := route.NewTable(cfg.Rules()); err != nil {
-		return err
+	if p.tls, err = serverTLS(cfg); err != nil {
+		return p, fmt.Errorf("listen.tls: %w", err)
 	}
-	if _, err := serverTLS(cfg); err != nil {
-		return fmt.Errorf("listen.tls: %w", err)
+	p.engine, err = newEngine(ctx, cfg, log)
+	return p, err
+}
+
+func newEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) (*policy.Engine, error) {
+	dir := cfg.Path(cfg.Policy.Dir)
+	if info, err := os.Stat(dir); dir != "" && (err != nil || !info.IsDir()) {
+		return nil, fmt.Errorf("policy.dir: found %q, which is no directory (looked for %s), want one with *.rego files", cfg.Policy.Dir, dir)
 	}
-	return nil
+	engine, err := policy.New(ctx, policy.Config{
+		Dir:             dir,
+		Decision:        cfg.Policy.Decision,
+		Timeout:         cfg.Policy.Timeout,
+		ReservedHeaders: identity(cfg).IdentityHeaders(),
+		RequestHeaders:  cfg.Policy.RequestHeaders,
+		Reasons:         cfg.Policy.Reasons,
+		AllowBuiltins:   cfg.Policy.AllowBuiltins,
+		Logger:          log,
+	})
+	var load *policy.LoadError
+	if !errors.As(err, &load) {
+		return engine, err
+	}
+	var lines strings.Builder
+	for _, p := range load.Problems {
+		lines.WriteString("\n" + strings.ReplaceAll(p.String(), "\n", "\n  "))
+	}
+	return nil, fmt.Errorf("policy.dir: the policy cannot be used%s", &lines)
 }

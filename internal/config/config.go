@@ -83,8 +83,7 @@ type Listen struct {
 	GRPC string `yaml:"grpc" default:"127.0.0.1:9191" format:"address"`
 	// Where /livez, /readyz and /metrics are served over HTTP, and nothing else.
 	Metrics string `yaml:"metrics" default:"0.0.0.0:9192" format:"address" empty:"switches the listener off"`
-	// Where the effective configuration, profiles and explanations of decisions are served over HTTP. Must be a
-	// loopback address. Reach it with `kubectl port-forward` or ssh.
+	// Where the effective configuration and profiles are served over HTTP. Must be a loopback address. Reach it with `kubectl port-forward` or ssh.
 	Admin string `yaml:"admin" default:"127.0.0.1:9193" format:"address" empty:"switches the listener off"`
 	// TLS for the gRPC listener. Without this section it speaks plain HTTP/2.
 	TLS TLS `yaml:"tls"`
@@ -275,9 +274,10 @@ type Policy struct {
 	Decision string `yaml:"decision" default:"data.extauthz.decision" format:"rule"`
 	// The time for one decision. A later one is answered with 503.
 	Timeout time.Duration `yaml:"timeout" default:"50ms" min:"1ms" max:"10s"`
-	// Request headers that a decision may set or remove before the request goes upstream. Headers that begin with
-	// the prefix of the identity headers cannot be listed, nor can pseudo headers, host, content-length and
-	// hop-by-hop headers. `authorization` may be removed without being listed.
+	// Request headers that a decision may set or remove before the request goes upstream. Identity headers,
+	// pseudo headers, host, content-length and hop-by-hop headers cannot be listed. Envoy must be told the same
+	// (`decoder_header_mutation_rules`), or each such allow is a 500. One that a decision neither sets nor removes
+	// reaches the upstream as the caller sent it.
 	RequestHeaders []string `yaml:"requestHeaders" format:"header"`
 	// Reasons of your policy that callers, logs and metrics may show. Any other becomes `policy_denied`.
 	Reasons []string `yaml:"reasons" format:"reason"`
