@@ -208,6 +208,9 @@ func program(t *testing.T) string {
 
 // runInDemo runs a command while the demo is up, on the demo's own ports.
 func runInDemo(t *testing.T, c command) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("no curl here; the command is for people who have it")
+	}
 	lab.NeedEnvoy(t)
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
