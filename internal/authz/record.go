@@ -64,10 +64,9 @@ func (r *recorder) span(ctx context.Context, req *authv3.CheckRequest) (context.
 }
 
 // record runs after the answer is made: a panic here, of an exporter or a log handler, loses the record and nothing else.
+// It is not logged, since what panicked may be the log.
 func (r *recorder) record(c *check, v verdict) {
 	took := time.Since(c.start)
-	// A panic of an exporter or a log handler loses the record and nothing else. It is not logged: what panicked may be
-	// the log.
 	defer func() { _ = recover() }()
 	defer c.span.End()
 	labels := metric.WithAttributes(

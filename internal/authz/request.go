@@ -31,8 +31,8 @@ type requestError struct {
 
 func (e *requestError) Error() string { return "authz: " + e.detail }
 
-func tooLarge(what string, size, limit int) *requestError {
-	return &requestError{InvalidRequest, fmt.Sprintf("%s has %d bytes, want at most %d", what, size, limit)}
+func tooLarge(reason Reason, what string, size, limit int) *requestError {
+	return &requestError{reason, fmt.Sprintf("%s has %d bytes, want at most %d", what, size, limit)}
 }
 
 // requestOf reads a CheckRequest. With an error, the request holds what was read before it.
@@ -47,9 +47,9 @@ func (s *Service) requestOf(req *authv3.CheckRequest) (*request, *requestError) 
 	r.isGRPC = isGRPC(r.headers["content-type"])
 	switch {
 	case len(http.GetPath()) > s.Limits.PathBytes:
-		return r, &requestError{InvalidPath, tooLarge("path", len(http.GetPath()), s.Limits.PathBytes).detail}
+		return r, tooLarge(InvalidPath, "path", len(http.GetPath()), s.Limits.PathBytes)
 	case size > s.Limits.HeaderBytes:
-		return r, tooLarge("all headers", size, s.Limits.HeaderBytes)
+		return r, tooLarge(InvalidRequest, "all headers", size, s.Limits.HeaderBytes)
 	}
 	var err error
 	if r.path, err = route.ParsePath(http.GetPath()); err != nil {
@@ -59,7 +59,7 @@ func (s *Service) requestOf(req *authv3.CheckRequest) (*request, *requestError) 
 		return r, &requestError{InvalidPath, err.Error()}
 	}
 	if size := len(http.GetBody()) + len(http.GetRawBody()); size > s.Limits.BodyBytes {
-		return r, tooLarge("body", size, s.Limits.BodyBytes)
+		return r, tooLarge(InvalidRequest, "body", size, s.Limits.BodyBytes)
 	}
 	return r, nil
 }

@@ -222,20 +222,26 @@ func TestAdmin(t *testing.T) {
 	}
 }
 
-// A check that is under way when the end comes is answered.
-func TestDrainFinishesChecks(t *testing.T) {
-	entered, release := make(chan struct{}), make(chan struct{})
-	r := start(t, func(c *Config) { c.Checker = checker{entered: entered, release: release} })
-	r.Ready()
+// endDuringCheck sends a check and, when it is under way, ends the server. The channels yield what came of either.
+func endDuringCheck(t *testing.T, r running, entered <-chan struct{}) (result, ended chan error) {
+	t.Helper()
 	conn := dial(t, r.grpc)
-	result := make(chan error, 1)
+	result, ended = make(chan error, 1), make(chan error, 1)
 	go func() {
 		_, err := authv3.NewAuthorizationClient(conn).Check(context.WithoutCancel(t.Context()), &authv3.CheckRequest{})
 		result <- err
 	}()
 	<-entered
-	ended := make(chan error, 1)
 	go func() { ended <- r.stop() }()
+	return result, ended
+}
+
+// A check that is under way when the end comes is answered.
+func TestDrainFinishesChecks(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	r := start(t, func(c *Config) { c.Checker = checker{entered: entered, release: release} })
+	r.Ready()
+	result, ended := endDuringCheck(t, r, entered)
 	for { // until the listener is gone, which is when GOAWAY is out
 		c, err := net.DialTimeout("tcp", r.grpc, time.Second)
 		if err != nil {
@@ -258,15 +264,7 @@ func TestDrainIsBounded(t *testing.T) {
 		c.Checker = checker{entered: entered, release: release}
 		c.Grace = 10 * time.Millisecond
 	})
-	conn := dial(t, r.grpc)
-	result := make(chan error, 1)
-	go func() {
-		_, err := authv3.NewAuthorizationClient(conn).Check(context.WithoutCancel(t.Context()), &authv3.CheckRequest{})
-		result <- err
-	}()
-	<-entered
-	ended := make(chan error, 1)
-	go func() { ended <- r.stop() }()
+	result, ended := endDuringCheck(t, r, entered)
 	if err := <-result; err == nil {
 		t.Error("the check was answered, want it cut off")
 	}
