@@ -86,14 +86,17 @@ func FreePorts(n int) ([]int, error) {
 	return free, nil
 }
 
-// Taken reports whether something listens on the port of 127.0.0.1 already, or may not be listened on.
+// Taken reports whether something listens on the port of 127.0.0.1. It connects, and does not try to listen: a program
+// that is being started at that moment would inherit the listener until it runs, and keep the port after it was closed.
 func Taken(port int) bool {
-	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", Loopback(port))
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", Loopback(port))
 	if err != nil {
-		return true
+		return errors.Is(err, context.DeadlineExceeded) || os.IsTimeout(err) // somebody listens and does not answer
 	}
-	_ = l.Close() // nobody has connected; there is nothing to lose
-	return false
+	_ = conn.Close() // nothing was said
+	return true
 }
 
 // pollInterval is the pause between two looks at a program that is starting: short beside the tenth of a second that
@@ -110,8 +113,8 @@ func poll(ctx context.Context, p *Process, ready func(context.Context) error) er
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() == nil { // else it complains of ctx and nothing else
-			complaint = err
+		if deadline, ok := ctx.Deadline(); ctx.Err() == nil && (!ok || time.Now().Before(deadline)) {
+			complaint = err // else it complains of ctx and nothing else; a dial may do so before ctx does
 		}
 		select {
 		case <-p.Done():
