@@ -5,7 +5,11 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"maps"
+	"math/big"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +31,32 @@ func (k StaticKeys) PublicKey(_ context.Context, kid string, _ time.Time) (*rsa.
 		return key, nil
 	}
 	return nil, ErrUnknownKey
+}
+
+// ReplaceableKeys is a [KeySet] whose content can be replaced at once, such as by who watches a file. It is safe for
+// concurrent use.
+type ReplaceableKeys struct{ current atomic.Pointer[StaticKeys] }
+
+// NewReplaceableKeys returns a ReplaceableKeys that holds keys, at least one.
+func NewReplaceableKeys(keys StaticKeys) (*ReplaceableKeys, error) {
+	k := new(ReplaceableKeys)
+	return k, k.Replace(keys)
+}
+
+// Replace replaces all keys. If there are none among the new ones, or one that is not usable, it returns an error and
+// the old ones stay.
+func (k *ReplaceableKeys) Replace(keys StaticKeys) error {
+	if err := keys.check(); err != nil {
+		return fmt.Errorf("validator: %w", err)
+	}
+	keys = maps.Clone(keys)
+	k.current.Store(&keys)
+	return nil
+}
+
+// PublicKey returns the key with this kid, or [ErrUnknownKey]. It never waits.
+func (k *ReplaceableKeys) PublicKey(ctx context.Context, kid string, asOf time.Time) (*rsa.PublicKey, error) {
+	return k.current.Load().PublicKey(ctx, kid, asOf)
 }
 
 func (k StaticKeys) check() error {
@@ -128,9 +158,35 @@ func usable(j object, kid string) (*rsa.PublicKey, error) {
 	}
 	key, err := decodeRSA(j)
 	if err != nil {
-		return nil, errors.New("n or e is no base64url number")
+		return nil, err
 	}
 	return key, checkRSA(key)
+}
+
+// decodeRSA decodes the public key of a JWK whose kty is RSA (RFC 7518 section 6.3.1).
+func decodeRSA(j object) (*rsa.PublicKey, error) {
+	n, okN := number(j["n"])
+	e, okE := number(j["e"])
+	switch {
+	case !okN || !okE:
+		return nil, errors.New("n or e is no Base64urlUInt")
+	case e.BitLen() > 31:
+		return nil, fmt.Errorf("exponent has %d bits, want at most 31", e.BitLen())
+	}
+	return &rsa.PublicKey{N: n, E: int(e.Int64())}, nil
+}
+
+// number decodes a Base64urlUInt (RFC 7518 section 2): unpadded base64url of as few octets as the number needs.
+func number(v any) (*big.Int, bool) {
+	text, ok := v.(string)
+	if !ok || strings.ContainsAny(text, "\r\n") {
+		return nil, false
+	}
+	octets, err := strictBase64.DecodeString(text)
+	if err != nil || len(octets) == 0 || octets[0] == 0 {
+		return nil, false
+	}
+	return new(big.Int).SetBytes(octets), true
 }
 
 // checkRSA checks the modulus, whose lower bound is RFC 7518's (section 3.3) and whose upper bound keeps a
@@ -141,8 +197,36 @@ func checkRSA(key *rsa.PublicKey) error {
 		return errors.New("no key")
 	case key.N.BitLen() < 2048 || key.N.BitLen() > 8192:
 		return fmt.Errorf("modulus has %d bits, want 2048 to 8192", key.N.BitLen())
+	case key.N.Bit(0) == 0:
+		return errors.New("modulus is even, so it is no product of two large primes")
 	case key.E < 3 || key.E&1 == 0 || key.E > 1<<31-1:
 		return fmt.Errorf("exponent is %d, want an odd one from 3 to 2^31-1", key.E)
+	case hasROCA(key.N):
+		return errors.New("modulus has the ROCA fingerprint (CVE-2017-15361): its factors can be found")
 	}
 	return nil
+}
+
+// rocaPrimes are the primes by which the fingerprint of ROCA keys shows: 126 bits of their primes are a power of 65537
+// modulo the product of these and more. Of other moduli, about one in 2^28 looks like it by chance.
+//
+// Source: Nemec et al., "The Return of Coppersmith's Attack", ACM CCS 2017, section 3.1.
+var rocaPrimes = []int64{11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157}
+
+// hasROCA reports whether, modulo each of these primes, n is a power of 65537.
+func hasROCA(n *big.Int) bool {
+	for _, p := range rocaPrimes {
+		rest := new(big.Int).Mod(n, big.NewInt(p)).Int64()
+		power := int64(1)
+		for range p {
+			if power == rest {
+				break
+			}
+			power = power * 65537 % p
+		}
+		if power != rest {
+			return false
+		}
+	}
+	return true
 }

@@ -55,6 +55,15 @@ func TestParseJWKS(t *testing.T) {
 		{"n no base64url", func(j map[string]any) { j["n"] = "!!" }, "n or e"},
 		{"n of 1024 bits", func(j map[string]any) { j["n"] = small }, "1024 bits"},
 		{"n of 8200 bits", func(j map[string]any) { j["n"] = large }, "8200 bits"},
+		{"n in standard base64", func(j map[string]any) { j["n"] = standard(j["n"]) }, "n or e"},
+		{"n padded", func(j map[string]any) { j["n"] = j["n"].(string) + "==" }, "n or e"},
+		{"n with a line break", func(j map[string]any) { j["n"] = j["n"].(string) + "\n" }, "n or e"},
+		{"n with a leading zero", func(j map[string]any) { j["n"] = leadingZero(j["n"]) }, "n or e"},
+		{"n even", func(j map[string]any) { j["n"] = even(j["n"]) }, "even"},
+		{"e with a leading zero", func(j map[string]any) { j["e"] = "AAEAAQ" }, "n or e"},
+		{"e of 65 bits, of which 64 are the usual ones", func(j map[string]any) { j["e"] = "AQAAAAAAAQAB" }, "65 bits"},
+		{"e a number", func(j map[string]any) { j["e"] = 65537 }, "n or e"},
+		{"e empty", func(j map[string]any) { j["e"] = "" }, "n or e"},
 		{"e even", func(j map[string]any) { j["e"] = "Ag" }, "exponent"},
 		{"e one", func(j map[string]any) { j["e"] = "AQ" }, "exponent"},
 	}
@@ -135,4 +144,25 @@ func FuzzParseJWKS(f *testing.F) {
 		}
 		_ = fmt.Sprint(problems)
 	})
+}
+
+func octets(n any) []byte {
+	b, err := base64.RawURLEncoding.DecodeString(n.(string))
+	if err != nil {
+		panic(err)
+	}
+	return b
+}
+
+// standard writes the number in base64 as mail has it, padded.
+func standard(n any) string { return base64.StdEncoding.EncodeToString(octets(n)) }
+
+func leadingZero(n any) string {
+	return base64.RawURLEncoding.EncodeToString(append([]byte{0}, octets(n)...))
+}
+
+func even(n any) string {
+	b := octets(n)
+	b[len(b)-1] &^= 1
+	return base64.RawURLEncoding.EncodeToString(b)
 }
