@@ -102,6 +102,7 @@ func TestAnswers(t *testing.T) {
 		{"path that some servers read as another route's", nil, get("/files/x%2F..x"), answer{codes.OK, 0, OK, map[string]string{}}},
 		{"ambiguous host", nil, get("/orders", func(h *authv3.AttributeContext_HttpRequest) { h.Host = "a,b" }), answer{codes.InvalidArgument, 400, InvalidPath, refused("invalid_request", "")}},
 		{"bad signature", token(validator.ErrSignature), get("/orders"), answer{codes.Unauthenticated, 401, Signature, refused("invalid_token", notAccepted)}},
+		{"revoked", token(validator.ErrRevoked), get("/orders"), answer{codes.Unauthenticated, 401, Revoked, refused("invalid_token", `, error_description="The access token has been revoked."`)}},
 		{"unknown key", token(validator.ErrUnknownKey), get("/orders"), answer{codes.Unauthenticated, 401, UnknownKey, refused("invalid_token", notAccepted)}},
 		{"expired", token(validator.ErrExpired), get("/orders"), answer{codes.Unauthenticated, 401, Expired, refused("invalid_token", `, error_description="The access token has expired. Get a new one."`)}},
 		{"client of another list", token(validator.ErrClient), get("/orders"), answer{codes.PermissionDenied, 403, ClientNotAllowed, plain}},

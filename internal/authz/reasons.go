@@ -37,6 +37,7 @@ const (
 	NotAMachine              = Reason(validator.ErrNotAMachine)
 	UnknownKey               = Reason(validator.ErrUnknownKey)
 	Signature                = Reason(validator.ErrSignature)
+	Revoked                  = Reason(validator.ErrRevoked)
 	InsufficientScope        = Reason(validator.ErrInsufficientScope)
 	ClientNotAllowed         = Reason(validator.ErrClient)
 	NoRoute           Reason = "no_route"
@@ -94,6 +95,7 @@ var rows = map[Reason]row{
 	NotAMachine:       {isRefused, "Only tokens of the client credentials grant are accepted here."},
 	UnknownKey:        {isRefused, notAccepted},
 	Signature:         {isRefused, notAccepted},
+	Revoked:           {isRefused, "The access token has been revoked."},
 	InsufficientScope: {isScope, "The access token lacks a scope that this request needs."},
 	ClientNotAllowed:  {isDenied, "This client may not do this."},
 	NoRoute:           {isDenied, "No route is configured for this method, host and path."},

@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// Claims are the verified claims of a token.
+// Claims are the verified claims of a token. They are shared by all who send it: whoever gets them must not change them,
+// nor what their slices and [Claims.Map] hold.
 type Claims struct {
 	Pool      string    // [Config.Name] of the pool that accepted it
 	Issuer    string    // iss
@@ -20,6 +21,7 @@ type Claims struct {
 	Scopes    []string  // scope, split at spaces, in token order; nil if the token has none
 	TokenID   string    // jti; empty if the token has none
 	IssuedAt  time.Time // iat, UTC
+	NotBefore time.Time // nbf, UTC; zero if the token has none
 	ExpiresAt time.Time // exp, UTC
 	all       object
 }
@@ -27,14 +29,14 @@ type Claims struct {
 // HasScope reports whether the token carries scope, spelled in full: "resource-server-identifier/scope-name".
 func (c *Claims) HasScope(scope string) bool { return slices.Contains(c.Scopes, scope) }
 
-// Map returns every claim as decoded JSON; numbers are [json.Number]. It is the caller's only to read.
+// Map returns every claim as decoded JSON; numbers are [json.Number]. It is only to be read.
 func (c *Claims) Map() map[string]any { return c.all }
 
 // claims checks all that can be checked without a key. The claims are not verified yet, so nothing here may do
 // more than refuse.
 func (p *pool) claims(issuer string, all object) (*Claims, error) {
 	c := &Claims{Pool: p.Name, Issuer: issuer, all: all}
-	steps := []func(*Claims) error{p.times, p.tokenUse, p.client, p.audience, p.machine, scopeClaim}
+	steps := []func(*Claims) error{dates, p.inTime, p.tokenUse, p.client, p.audience, p.machine, scopeClaim}
 	for _, step := range steps {
 		if err := step(c); err != nil {
 			return nil, err
@@ -43,31 +45,32 @@ func (p *pool) claims(issuer string, all object) (*Claims, error) {
 	return c, nil
 }
 
-// times checks exp, iat and nbf (RFC 7519 section 4.1). Cognito always sets the first two.
-func (p *pool) times(c *Claims) (err error) {
+// dates reads exp, iat and nbf (RFC 7519 section 4.1). Cognito always sets the first two.
+func dates(c *Claims) (err error) {
 	if c.ExpiresAt, err = c.all.date("exp"); err != nil {
 		return err
 	}
 	if c.IssuedAt, err = c.all.date("iat"); err != nil {
 		return err
 	}
+	if _, ok := c.all["nbf"]; ok {
+		c.NotBefore, err = c.all.date("nbf")
+	}
+	return err
+}
+
+// inTime checks the dates against the clock. Of all checks of the claims, it is the only one whose result time changes.
+func (p *pool) inTime(c *Claims) error {
 	now := p.Now()
-	if expired := c.ExpiresAt.Add(p.ExpLeeway); !now.Before(expired) {
+	if !now.Before(c.ExpiresAt.Add(p.ExpLeeway)) && !p.IgnoreExpiry.Granted() {
 		return refuse(ErrExpired, "exp was %v ago", now.Sub(c.ExpiresAt).Round(time.Second))
 	}
 	latest := now.Add(p.Leeway)
 	if c.IssuedAt.After(latest) {
 		return &TokenError{Reason: ErrNotYetValid, Detail: "iat is ahead of the clock", Err: &SkewError{c.IssuedAt.Sub(now)}}
 	}
-	if _, ok := c.all["nbf"]; !ok {
-		return nil
-	}
-	nbf, err := c.all.date("nbf")
-	if err != nil {
-		return err
-	}
-	if nbf.After(latest) {
-		return &TokenError{Reason: ErrNotYetValid, Detail: "nbf is ahead of the clock", Err: &SkewError{nbf.Sub(now)}}
+	if c.NotBefore.After(latest) {
+		return &TokenError{Reason: ErrNotYetValid, Detail: "nbf is ahead of the clock", Err: &SkewError{c.NotBefore.Sub(now)}}
 	}
 	return nil
 }

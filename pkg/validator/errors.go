@@ -27,6 +27,7 @@ const (
 	ErrNotAMachine Reason = "not_a_machine" // issued for a person, where only machines are wanted
 	ErrUnknownKey  Reason = "unknown_key"   // the pool has no such key
 	ErrSignature   Reason = "signature"     // the key does not verify the token
+	ErrRevoked     Reason = "revoked"       // the token is on the denylist
 )
 
 // The token is good, as far as was looked, and its bearer is not admitted.

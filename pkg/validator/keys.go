@@ -9,11 +9,15 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -23,7 +27,8 @@ type RemoteKeysConfig struct {
 	// URL of the JWK Set. Required. See [JWKSURL]. https, or http on a loopback address.
 	URL string
 	// MaxAge is how old the set may get before Run fetches it again, give or take a tenth, so that the replicas of
-	// a fleet do not ask in step. Default 1h.
+	// a fleet do not ask in step. Default 1h. If the server says that the set is fresh for less (RFC 9111 section 4.2.1,
+	// max-age without Age), Run believes it, down to a minute or MinInterval, whichever is longer.
 	MaxAge time.Duration
 	// MinInterval is the least time between the starts of two fetches, whatever kids the tokens name. Default 10s.
 	MinInterval time.Duration
@@ -31,6 +36,10 @@ type RemoteKeysConfig struct {
 	MaxStale time.Duration
 	// Timeout bounds one fetch. Default 5s.
 	Timeout time.Duration
+	// Seed is a set to begin with, as [ParseJWKS] reads it from a file, so that tokens can be verified although the server
+	// cannot be reached. The first good fetch replaces it; without one it serves for MaxStale, like any other. It never
+	// has a token refused for its key, as it may be old. Default none.
+	Seed StaticKeys
 	// TLS is used for the fetches. Default: the system's roots, TLS 1.2 and up.
 	TLS *tls.Config
 	// Transport replaces the transport made of TLS, for tests and instrumentation. Redirects are never followed to
@@ -51,19 +60,23 @@ type RemoteKeys struct {
 	log    *slog.Logger
 	ready  chan struct{}
 
+	current atomic.Pointer[fetched] // the last good set; nil before the first; written with mu held
+
 	mu      sync.Mutex
-	current *fetched  // the last good set; nil before the first
 	flight  *flight   // the fetch under way; nil if none
 	waiting int       // how many callers wait for it
 	started time.Time // when the last fetch started
 	failed  error     // why the last fetch failed; nil if it did not
+	planned time.Time // when Run will fetch next; zero if it does not run
 	status  KeyStatus // its counters
 }
 
-// fetched is a good set and what is known of it.
+// fetched is a good set and what is known of it. It is not changed once it is current.
 type fetched struct {
 	keys  StaticKeys
-	asOf  time.Time // when the fetch that confirmed it started
+	since time.Time     // when it began to serve, or was confirmed: the start of that fetch
+	asOf  time.Time     // the same, but zero for a seed: what it does not have may have come since
+	fresh time.Duration // for how long the server says that it is; negative if it does not say
 	etag  string
 	noted string // the problems, to log them once
 }
@@ -78,10 +91,11 @@ type flight struct{ done chan struct{} }
 // A KeyStatus is the state of [RemoteKeys].
 type KeyStatus struct {
 	Keys      int       // how many keys the last good set has; 0 before the first
-	FetchedAt time.Time // when the fetch of the last good set started; zero before the first
+	FetchedAt time.Time // when the fetch that confirmed it started; zero before the first, and for a seed
 	Usable    bool      // whether there is a good set, and it is younger than MaxStale
 	LastError error     // why the last fetch failed; nil if it did not
 	NextFetch time.Time // from when an unknown kid may cause a fetch
+	NextRun   time.Time // when Run fetches next; zero if it does not run
 	Fetches   uint64    // how many have ended, well or not
 	Failures  uint64    // how many of them failed
 }
@@ -108,7 +122,15 @@ func NewRemoteKeys(cfg RemoteKeysConfig) (*RemoteKeys, error) {
 	}
 	// The query is left out of the log: that of a presigned URL is a secret.
 	log := cfg.Logger.With("url", u.Scheme+"://"+u.Host+u.EscapedPath())
-	return &RemoteKeys{cfg: cfg, client: newClient(cfg), log: log, ready: make(chan struct{})}, nil
+	k := &RemoteKeys{cfg: cfg, client: newClient(cfg), log: log, ready: make(chan struct{})}
+	if cfg.Seed != nil {
+		if err := cfg.Seed.check(); err != nil {
+			return nil, fmt.Errorf("validator: Seed: %w", err)
+		}
+		k.current.Store(&fetched{keys: maps.Clone(cfg.Seed), since: cfg.Now(), fresh: -1})
+		close(k.ready)
+	}
+	return k, nil
 }
 
 func newClient(cfg RemoteKeysConfig) *http.Client {
@@ -152,6 +174,9 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 // fetch, or joins the one under way, at most one in MinInterval; ctx bounds the wait, not the fetch. When many wait already,
 // it does not, and returns an error that matches [ErrKeysUnavailable].
 func (k *RemoteKeys) PublicKey(ctx context.Context, kid string, asOf time.Time) (*rsa.PublicKey, error) {
+	if key := k.known(kid, k.cfg.Now()); key != nil {
+		return key, nil
+	}
 	const most = 2 // the fetch under way may have started before the key was there; the next one has not
 	for waits := 0; ; waits++ {
 		key, wait, err := k.lookup(ctx, kid, asOf, waits < most)
@@ -162,6 +187,19 @@ func (k *RemoteKeys) PublicKey(ctx context.Context, kid string, asOf time.Time) 
 			return nil, &KeysUnavailableError{RetryAfter: time.Second, Err: err}
 		}
 	}
+}
+
+// known returns the key with this kid of the last good set, if that may still serve. It takes no lock.
+func (k *RemoteKeys) known(kid string, now time.Time) *rsa.PublicKey {
+	if s := k.current.Load(); k.usable(s, now) {
+		return s.keys[kid]
+	}
+	return nil
+}
+
+// usable reports whether a set may serve.
+func (k *RemoteKeys) usable(s *fetched, now time.Time) bool {
+	return s != nil && now.Sub(s.since) <= k.cfg.MaxStale
 }
 
 // await waits for the end of a fetch. lookup has counted the caller among those who do.
@@ -184,14 +222,12 @@ func (k *RemoteKeys) lookup(ctx context.Context, kid string, asOf time.Time, may
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := k.cfg.Now()
-	if k.usable(now) {
-		if key := k.current.keys[kid]; key != nil {
-			return key, nil, nil
-		}
-		// A set from the future by the wall clock was fetched before the clock was set back: it says nothing of now.
-		if k.current.asOf.After(asOf) && !k.current.asOf.Round(0).After(now.Round(0)) {
-			return nil, nil, ErrUnknownKey
-		}
+	if key := k.known(kid, now); key != nil {
+		return key, nil, nil
+	}
+	// A set from the future by the wall clock was fetched before the clock was set back: it says nothing of now.
+	if s := k.current.Load(); k.usable(s, now) && s.asOf.After(asOf) && !s.asOf.Round(0).After(now.Round(0)) {
+		return nil, nil, ErrUnknownKey
 	}
 	pause := k.started.Add(k.cfg.MinInterval).Sub(now)
 	if pause > k.cfg.MinInterval {
@@ -207,19 +243,14 @@ func (k *RemoteKeys) lookup(ctx context.Context, kid string, asOf time.Time, may
 	return nil, k.flight.done, nil
 }
 
-// usable reports whether the last good set may still serve. The caller holds mu.
-func (k *RemoteKeys) usable(now time.Time) bool {
-	return k.current != nil && now.Sub(k.current.asOf) <= k.cfg.MaxStale
-}
-
 // takeOff starts a fetch. It outlives the caller's context, as others may come to wait for it, and is bounded by
 // Timeout. The caller holds mu.
 func (k *RemoteKeys) takeOff(ctx context.Context, now time.Time) *flight {
 	f := &flight{done: make(chan struct{})}
 	k.flight, k.started = f, now
 	var last string
-	if k.current != nil {
-		last = k.current.etag
+	if s := k.current.Load(); s != nil {
+		last = s.etag
 	}
 	go func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.cfg.Timeout)
@@ -231,25 +262,21 @@ func (k *RemoteKeys) takeOff(ctx context.Context, now time.Time) *flight {
 	return f
 }
 
-// land takes over what a fetch got. A nil set without an error means that the current one was confirmed.
+// land takes over what a fetch got. A set without keys means that the current one was confirmed.
 func (k *RemoteKeys) land(got *fetched, err error) {
 	k.mu.Lock()
-	before, failedBefore := k.current, k.failed
+	before, failedBefore := k.current.Load(), k.failed
 	k.flight, k.failed = nil, err
 	k.status.Fetches++
-	switch {
-	case err != nil:
+	if err != nil {
 		k.status.Failures++
-	case got == nil:
-		confirmed := *k.current
-		confirmed.asOf = k.started
-		k.current = &confirmed
-	default:
-		got.asOf = k.started
-		if k.current == nil {
+	} else {
+		got.since, got.asOf = k.started, k.started
+		got.takeOver(before)
+		if before == nil {
 			close(k.ready)
 		}
-		k.current = got
+		k.current.Store(got)
 	}
 	k.mu.Unlock()
 
@@ -261,8 +288,23 @@ func (k *RemoteKeys) land(got *fetched, err error) {
 	case failedBefore != nil:
 		k.log.Info("jwks fetch works again")
 	}
-	if got != nil {
-		k.logChange(before, got)
+	k.logChange(before, got)
+}
+
+// takeOver fills a set that only confirms the one before, and keeps the keys that both have, so that who has verified
+// something with one can tell that it is the same.
+func (f *fetched) takeOver(before *fetched) {
+	if f.keys == nil {
+		f.keys, f.etag, f.noted = before.keys, before.etag, before.noted
+		return
+	}
+	if before == nil {
+		return
+	}
+	for kid, key := range before.keys {
+		if now := f.keys[kid]; now != nil && now.Equal(key) {
+			f.keys[kid] = key
+		}
 	}
 }
 
@@ -270,7 +312,7 @@ func (k *RemoteKeys) logChange(before, got *fetched) {
 	added, removed := len(got.keys), 0
 	if before != nil {
 		for kid, key := range before.keys {
-			if now := got.keys[kid]; now != nil && now.Equal(key) {
+			if got.keys[kid] == key {
 				added--
 			} else {
 				removed++
@@ -288,8 +330,8 @@ func (k *RemoteKeys) logChange(before, got *fetched) {
 // Ready returns a channel that is closed when the first good set is there.
 func (k *RemoteKeys) Ready() <-chan struct{} { return k.ready }
 
-// fetch gets and checks a set. It returns nil without an error if the server says that the one with this etag is
-// current (RFC 9110 section 13.1.2).
+// fetch gets and checks a set. It returns one without keys if the server says that the one with this etag is current
+// (RFC 9110 section 13.1.2).
 func (k *RemoteKeys) fetch(ctx context.Context, etag string) (_ *fetched, err error) {
 	defer func() {
 		// What comes from outside is parsed here, in a goroutine of our own: a panic would end the process.
@@ -314,7 +356,7 @@ func (k *RemoteKeys) fetch(ctx context.Context, etag string) (_ *fetched, err er
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusNotModified && etag != "" {
-		return nil, nil //nolint:nilnil // documented above
+		return &fetched{fresh: freshness(resp.Header)}, nil
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("status is %d, want 200", resp.StatusCode)
@@ -327,11 +369,37 @@ func (k *RemoteKeys) fetch(ctx context.Context, etag string) (_ *fetched, err er
 	if err != nil {
 		return nil, err
 	}
-	got := &fetched{keys: keys, etag: resp.Header.Get("ETag")}
+	got := &fetched{keys: keys, fresh: freshness(resp.Header), etag: resp.Header.Get("ETag")}
 	if len(problems) > 0 {
 		got.noted = fmt.Sprint(problems)
 	}
 	return got, nil
+}
+
+// freshness returns for how long an answer is fresh from now on (RFC 9111 section 4.2): the max-age of Cache-Control less
+// Age; zero for no-cache and no-store; negative if it does not say. What cannot be understood counts as stale (section
+// 4.2.1).
+func freshness(h http.Header) time.Duration {
+	fresh := time.Duration(-1)
+	for item := range strings.SplitSeq(strings.Join(h.Values("Cache-Control"), ","), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(item), "=")
+		switch strings.ToLower(name) {
+		case "no-cache", "no-store":
+			return 0
+		case "max-age":
+			fresh = seconds(strings.Trim(value, `"`))
+		}
+	}
+	return max(fresh-seconds(h.Get("Age")), min(fresh, 0))
+}
+
+// seconds reads delta-seconds (RFC 9111 section 1.2.2); what is none counts as zero.
+func seconds(text string) time.Duration {
+	n, err := strconv.ParseUint(text, 10, 31)
+	if err != nil {
+		return 0
+	}
+	return time.Duration(n) * time.Second
 }
 
 // Refresh fetches the set now, whatever MinInterval says, or joins the fetch under way, and returns why that
@@ -360,24 +428,42 @@ func (k *RemoteKeys) Run(ctx context.Context) error {
 	const first = 500 * time.Millisecond
 	backoff := min(first, k.cfg.MinInterval)
 	for {
-		pause := jitter(k.cfg.MaxAge)
-		if err := k.Refresh(ctx); err != nil {
+		err := k.Refresh(ctx)
+		pause := jitter(k.maxAge())
+		if err != nil {
 			pause = jitter(backoff)
-			if k.Status().Keys > 0 {
+			if k.current.Load() != nil {
 				pause = max(k.cfg.MinInterval, pause)
 			}
 			backoff = min(2*backoff, max(time.Minute, k.cfg.MinInterval))
 		} else {
 			backoff = k.cfg.MinInterval
 		}
+		k.plan(k.cfg.Now().Add(pause))
 		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
+			k.plan(time.Time{})
 			return nil
 		case <-timer.C:
 		}
 	}
+}
+
+// maxAge is how old the current set may get: as old as configured, or as old as its server says, within bounds.
+func (k *RemoteKeys) maxAge() time.Duration {
+	s := k.current.Load()
+	if s == nil || s.fresh < 0 {
+		return k.cfg.MaxAge
+	}
+	return min(max(s.fresh, time.Minute, k.cfg.MinInterval), k.cfg.MaxAge)
+}
+
+func (k *RemoteKeys) plan(next time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.planned = next
 }
 
 // jitter spreads d by a tenth either way.
@@ -389,11 +475,13 @@ func jitter(d time.Duration) time.Duration {
 func (k *RemoteKeys) Status() KeyStatus {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := k.status
-	now := k.cfg.Now()
-	s.Usable, s.LastError, s.NextFetch = k.usable(now), k.failed, k.started.Add(k.cfg.MinInterval)
-	if k.current != nil {
-		s.Keys, s.FetchedAt = len(k.current.keys), k.current.asOf
+	s, current := k.status, k.current.Load()
+	s.Usable, s.LastError, s.NextRun = k.usable(current, k.cfg.Now()), k.failed, k.planned
+	if !k.started.IsZero() {
+		s.NextFetch = k.started.Add(k.cfg.MinInterval)
+	}
+	if current != nil {
+		s.Keys, s.FetchedAt = len(current.keys), current.asOf
 	}
 	return s
 }

@@ -38,7 +38,10 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"github.com/cognito-extauthz/extauthz/pkg/validator/internal/testonly"
 )
 
 // A TokenUse is a value of Cognito's token_use claim.
@@ -106,11 +109,14 @@ type Config struct {
 	Keys KeySet
 	// Now is the clock. Default [time.Now].
 	Now func() time.Time
+	// IgnoreExpiry accepts expired tokens. Only tests can set it, by the package validatortest.
+	IgnoreExpiry testonly.Permit
 }
 
 // A Validator accepts the tokens of one or more user pools. It is safe for concurrent use.
 type Validator struct {
-	pools map[string]*pool // by issuer
+	pools    map[string]*pool // by issuer
+	denylist atomic.Pointer[denylist]
 }
 
 type pool struct {
@@ -148,6 +154,7 @@ func New(pools ...Config) (*Validator, error) {
 		return nil, errors.New("validator: no user pool, want at least one")
 	}
 	v := &Validator{pools: make(map[string]*pool)}
+	v.denylist.Store(new(denylist))
 	names := make(map[string]bool)
 	for i := range pools {
 		p, err := newPool(pools[i])
@@ -228,11 +235,31 @@ func (c *Config) check() error {
 //  3. what the unverified claims can only get refused for: [ErrClaims], [ErrExpired], [ErrNotYetValid],
 //     [ErrTokenUse], [ErrClient], [ErrAudience], [ErrScopeClaim], [ErrNotAMachine]
 //  4. key: [ErrUnknownKey], [ErrKeysUnavailable]; signature: [ErrSignature]
-//  5. required scopes: [*InsufficientScopeError]
+//  5. denylist: [ErrRevoked]
+//  6. required scopes: [*InsufficientScopeError]
 //
 // Only step 4 may wait for a fetch, and only for keys of the configured issuer; ctx bounds that wait. Every error
 // matches exactly one [Reason].
 func (v *Validator) Validate(ctx context.Context, token string) (*Claims, error) {
+	ver, err := v.verify(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	return v.admit(ver)
+}
+
+// A verification is what the signature check of a token came to, and what that depends on.
+type verification struct {
+	pool   *pool
+	claims *Claims
+	kid    string
+	key    *rsa.PublicKey
+	good   bool // whether key verifies the token
+}
+
+// verify takes the steps that need the token itself. It returns an error with a verification only for a signature that
+// the key does not verify.
+func (v *Validator) verify(ctx context.Context, token string) (*verification, error) {
 	t, err := parse(token)
 	if err != nil {
 		return nil, err
@@ -254,13 +281,25 @@ func (v *Validator) Validate(ctx context.Context, token string) (*Claims, error)
 	if err != nil {
 		return nil, err
 	}
+	ver := &verification{pool: p, claims: claims, kid: t.kid, key: key}
 	if err := verifyRS256(t.signed, t.signature, key); err != nil {
-		return nil, refuse(ErrSignature, "the key with the token's kid does not verify it")
+		return ver, errSignature
 	}
-	if err := p.scopes(claims); err != nil {
+	ver.good = true
+	return ver, nil
+}
+
+var errSignature = refuse(ErrSignature, "the key with the token's kid does not verify it")
+
+// admit takes the steps that follow the signature: what they look at can change while the token stays the same.
+func (v *Validator) admit(ver *verification) (*Claims, error) {
+	if err := v.denylist.Load().check(ver.claims); err != nil {
 		return nil, err
 	}
-	return claims, nil
+	if err := ver.pool.scopes(ver.claims); err != nil {
+		return nil, err
+	}
+	return ver.claims, nil
 }
 
 func (p *pool) key(ctx context.Context, kid string, issuedAt time.Time) (*rsa.PublicKey, error) {

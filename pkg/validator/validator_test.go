@@ -106,7 +106,7 @@ var reasons = []validator.Reason{
 	validator.ErrMalformed, validator.ErrAlgorithm, validator.ErrIssuer, validator.ErrClaims, validator.ErrExpired,
 	validator.ErrNotYetValid, validator.ErrTokenUse, validator.ErrAudience, validator.ErrScopeClaim,
 	validator.ErrNotAMachine, validator.ErrUnknownKey, validator.ErrSignature, validator.ErrClient,
-	validator.ErrInsufficientScope, validator.ErrKeysUnavailable,
+	validator.ErrInsufficientScope, validator.ErrKeysUnavailable, validator.ErrRevoked,
 }
 
 // Each case changes one thing in the claims of a token that is accepted.
