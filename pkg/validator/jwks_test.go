@@ -3,6 +3,7 @@ package validator_test
 import (
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/big"
 	"strings"
@@ -126,6 +127,37 @@ func TestParseJWKSRefuses(t *testing.T) {
 			t.Errorf("%s: keys %v, error %v, want an error", name, keys, err)
 		}
 	}
+}
+
+func TestReplaceableKeys(t *testing.T) {
+	p, q := newPool(t), newPool(t)
+	a, b := staticKeys(t, p), staticKeys(t, q)
+	keys, err := validator.NewReplaceableKeys(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := func(has, hasNot cognitotest.Key) {
+		t.Helper()
+		key, err := keys.PublicKey(t.Context(), has.ID, now)
+		if err != nil || !key.Equal(&has.Private.PublicKey) {
+			t.Errorf("%v with error %v, want the key", key, err)
+		}
+		if key, err := keys.PublicKey(t.Context(), hasNot.ID, now); !errors.Is(err, validator.ErrUnknownKey) || key != nil {
+			t.Errorf("%v with error %v, want none", key, err)
+		}
+	}
+	want(p.AccessKey(), q.AccessKey())
+	if err := keys.Replace(b); err != nil {
+		t.Fatal(err)
+	}
+	want(q.AccessKey(), p.AccessKey())
+	b[p.AccessKey().ID] = a[p.AccessKey().ID] // what the caller does with its map later is its own affair
+	for name, bad := range map[string]validator.StaticKeys{"none": nil, "a nil key": {"x": nil}} {
+		if err := keys.Replace(bad); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	want(q.AccessKey(), p.AccessKey())
 }
 
 func FuzzParseJWKS(f *testing.F) {

@@ -26,6 +26,7 @@ type fakeJWKS struct {
 	err      error
 	delay    time.Duration
 	redirect string
+	header   http.Header
 	requests int
 
 	rotated    []byte // another set, with other keys
@@ -47,14 +48,18 @@ func (f *fakeJWKS) count() int {
 func (f *fakeJWKS) RoundTrip(req *http.Request) (*http.Response, error) {
 	f.mu.Lock()
 	f.requests++
-	body, etag, err, delay, redirect := f.body, f.etag, f.err, f.delay, f.redirect
+	body, etag, err, delay, redirect, header := f.body, f.etag, f.err, f.delay, f.redirect, f.header.Clone()
 	f.mu.Unlock()
 	select {
 	case <-time.After(delay):
 	case <-req.Context().Done():
 		return nil, req.Context().Err()
 	}
-	resp := &http.Response{StatusCode: http.StatusOK, Header: http.Header{"Etag": {etag}}, Body: io.NopCloser(bytes.NewReader(body)), Request: req}
+	if header == nil {
+		header = make(http.Header)
+	}
+	header.Set("ETag", etag)
+	resp := &http.Response{StatusCode: http.StatusOK, Header: header, Body: io.NopCloser(bytes.NewReader(body)), Request: req}
 	switch {
 	case err != nil:
 		return nil, err
@@ -438,3 +443,127 @@ func TestBlockedLog(t *testing.T) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// The server's word on freshness is believed within bounds.
+func TestCacheControl(t *testing.T) {
+	const age = time.Hour
+	for _, test := range []struct {
+		name     string
+		control  []string
+		age      string
+		want     time.Duration
+		interval time.Duration // if not the default
+	}{
+		{"nothing said", nil, "", age, 0},
+		{"longer than MaxAge", []string{"max-age=86400"}, "", age, 0},
+		{"shorter", []string{"public, max-age=600"}, "", 10 * time.Minute, 0},
+		{"in another case, quoted", []string{`Max-Age="600"`}, "", 10 * time.Minute, 0},
+		{"in a second header line", []string{"public", "max-age=600"}, "", 10 * time.Minute, 0},
+		{"shorter, and some of it has passed", []string{"max-age=600"}, "240", 6 * time.Minute, 0},
+		{"all of it has passed", []string{"max-age=600"}, "601", time.Minute, 0},
+		{"Age alone", nil, "100", age, 0},
+		{"shorter than a minute", []string{"max-age=1"}, "", time.Minute, 0},
+		{"shorter than MinInterval", []string{"max-age=1"}, "", 5 * time.Minute, 5 * time.Minute},
+		{"no-cache", []string{"no-cache"}, "", time.Minute, 0},
+		{"no-store, beside max-age", []string{"max-age=600, no-store"}, "", time.Minute, 0},
+		{"no number", []string{"max-age=soon"}, "", time.Minute, 0},
+		{"negative", []string{"max-age=-600"}, "", time.Minute, 0},
+		{"a number beyond measure", []string{"max-age=99999999999999999999"}, "", time.Minute, 0},
+		{"something else", []string{"s-maxage=60, immutable"}, "", age, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			bubble(t, func(c *validator.RemoteKeysConfig) { c.MaxAge, c.MinInterval = age, test.interval }, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
+				f.set(func(f *fakeJWKS) {
+					f.etag = `"v1"` // so that the second answer is a 304
+					f.header = http.Header{"Cache-Control": test.control, "Age": {test.age}}
+				})
+				ctx, cancel := context.WithCancel(t.Context())
+				defer synctest.Wait()
+				defer cancel()
+				go func() { _ = k.Run(ctx) }()
+				for fetches := 1; fetches <= 2; fetches++ {
+					synctest.Wait()
+					if got := time.Until(k.Status().NextRun); got < test.want*9/10 || got > test.want*11/10 {
+						t.Fatalf("after fetch %d, the next is in %v, want %v give or take a tenth", fetches, got, test.want)
+					}
+					time.Sleep(time.Until(k.Status().NextRun) + time.Millisecond)
+				}
+				synctest.Wait()
+				if f.count() != 3 {
+					t.Errorf("%d fetches, want 3", f.count())
+				}
+			})
+		})
+	}
+}
+
+func TestSeed(t *testing.T) {
+	body, kid := jwksOf(t)
+	seed, _, err := validator.ParseJWKS(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	withSeed := func(c *validator.RemoteKeysConfig) { c.Seed, c.MaxStale = seed, 2*time.Hour }
+	bubble(t, withSeed, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, fetchedKid string) {
+		select {
+		case <-k.Ready():
+		default:
+			t.Error("not ready with a seed")
+		}
+		if s := k.Status(); !s.Usable || s.Keys != len(seed) || !s.FetchedAt.IsZero() || !s.NextFetch.IsZero() {
+			t.Errorf("status is %+v, want usable, %d keys and nothing fetched", s, len(seed))
+		}
+		f.set(func(f *fakeJWKS) { f.err = errors.New("down") })
+		wantKey(t, k, kid)
+		// A key that the seed does not have may be a new one, however old the token.
+		wantErr(t, k, fetchedKid, time.Now().Add(-time.Hour), validator.ErrKeysUnavailable)
+		time.Sleep(119 * time.Minute)
+		wantKey(t, k, kid)
+		time.Sleep(2 * time.Minute)
+		wantErr(t, k, kid, time.Now(), validator.ErrKeysUnavailable)
+		// The first good fetch replaces it.
+		f.set(func(f *fakeJWKS) { f.err = nil })
+		time.Sleep(time.Minute)
+		wantKey(t, k, fetchedKid)
+		wantErr(t, k, kid, time.Now().Add(-time.Hour), validator.ErrUnknownKey)
+	})
+}
+
+func TestSeedIsChecked(t *testing.T) {
+	for name, seed := range map[string]validator.StaticKeys{
+		"no keys":   {},
+		"a nil key": {"kid": nil},
+	} {
+		if _, err := validator.NewRemoteKeys(validator.RemoteKeysConfig{URL: "https://keys.example/", Seed: seed}); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+// The state tells operators what happened and what comes next.
+func TestStatus(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, _ string) {
+		if s := k.Status(); s != (validator.KeyStatus{}) {
+			t.Errorf("%+v before anything was fetched, want zero", s)
+		}
+		start := time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _ = k.Run(ctx) }()
+		synctest.Wait()
+		s := k.Status()
+		if s.FetchedAt != start || s.NextFetch != start.Add(10*time.Second) || !s.NextRun.After(start.Add(53*time.Minute)) || s.Fetches != 1 {
+			t.Errorf("%+v, want a fetch at %v, perhaps another 10 s later, for sure one an hour later", s, start)
+		}
+		f.set(func(f *fakeJWKS) { f.err = errors.New("down") })
+		time.Sleep(time.Until(s.NextRun) + time.Millisecond)
+		synctest.Wait()
+		if s := k.Status(); s.LastError == nil || s.Failures != 1 || time.Until(s.NextRun) > 11*time.Second || s.FetchedAt != start {
+			t.Errorf("%+v, want one failure and the next try in about 10 s", s)
+		}
+		cancel()
+		synctest.Wait()
+		if s := k.Status(); !s.NextRun.IsZero() {
+			t.Errorf("%+v after the end of Run, want no next fetch", s)
+		}
+	})
+}
