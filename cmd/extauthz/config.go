@@ -53,7 +53,7 @@ FILE is ` + defaultConfig + ` unless said otherwise.`,
 			if err != nil {
 				return err
 			}
-			p, err := newParts(cmd.Context(), path, cfg, slog.New(slog.DiscardHandler), nil)
+			p, err := newParts(cmd.Context(), path, cfg, slog.New(slog.DiscardHandler))
 			if err != nil {
 				return err
 			}

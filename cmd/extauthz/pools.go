@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -12,23 +11,23 @@ import (
 	"sync"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
-
 	"github.com/cognito-extauthz/extauthz/internal/authz"
 	"github.com/cognito-extauthz/extauthz/internal/config"
+	"github.com/cognito-extauthz/extauthz/internal/reload"
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
 )
 
-// pools holds the validator and what keeps its keys fresh.
+// pools holds the validator and what keeps its keys and its denylist fresh.
 type pools struct {
 	validator *validator.Validator
+	cache     *validator.Cached                // nil: none
 	remote    map[string]*validator.RemoteKeys // by pool name; pools whose keys are in a file are not here
 	keyed     int                              // how many pools have their keys from a file
+	files     *reload.Watcher
 }
 
-func newPools(cfg *config.Config, log *slog.Logger, meter metric.Meter) (*pools, error) {
-	p := &pools{remote: make(map[string]*validator.RemoteKeys)}
+func newPools(cfg *config.Config, log *slog.Logger) (*pools, error) {
+	p := &pools{remote: make(map[string]*validator.RemoteKeys), files: reload.New(log)}
 	configs := make([]validator.Config, 0, len(cfg.Pools))
 	for name, pool := range cfg.Pools {
 		keys, err := p.keys(cfg, name, pool, log)
@@ -41,10 +40,48 @@ func newPools(cfg *config.Config, log *slog.Logger, meter metric.Meter) (*pools,
 	if p.validator, err = validator.New(configs...); err != nil {
 		return nil, err
 	}
-	if meter != nil {
-		err = p.observe(meter)
+	if err := p.denylist(cfg); err != nil {
+		return nil, err
+	}
+	if c := cfg.TokenCache; c.Enabled {
+		p.cache, err = validator.NewCached(p.validator, validator.CacheConfig{
+			Bytes: int64(c.MaxBytes), Entries: int64(c.MaxEntries), Refusals: int64(c.MaxRefusals),
+		})
 	}
 	return p, err
+}
+
+// authenticator is the cache, if there is one, and else the validator.
+func (p *pools) authenticator() authz.Authenticator {
+	if p.cache != nil {
+		return p.cache
+	}
+	return p.validator
+}
+
+// denylist reads the denylist, and has it read again when it changes.
+func (p *pools) denylist(cfg *config.Config) error {
+	if cfg.Denylist.File == "" {
+		return nil
+	}
+	path := cfg.Path(cfg.Denylist.File)
+	err := p.files.Add(reload.File{Name: "denylist.file", Path: path, Use: func(text []byte) error {
+		entries, err := cfg.ParseDenylist(path, text)
+		if err != nil {
+			return err
+		}
+		list := make([]validator.Revocation, len(entries))
+		for i, e := range entries {
+			list[i] = validator.Revocation{
+				Pool: e.Pool, ClientID: e.ClientID, TokenID: e.TokenID, Subject: e.Subject, IssuedBefore: e.IssuedBeforeTime(), Note: e.Note,
+			}
+		}
+		return p.validator.SetDenylist(list)
+	}})
+	if err != nil {
+		return fmt.Errorf("denylist.file: %w", err)
+	}
+	return nil
 }
 
 func poolConfig(cfg *config.Config, name string, pool config.Pool, keys validator.KeySet) validator.Config {
@@ -76,19 +113,12 @@ func poolConfig(cfg *config.Config, name string, pool config.Pool, keys validato
 
 func (p *pools) keys(cfg *config.Config, name string, pool config.Pool, log *slog.Logger) (validator.KeySet, error) {
 	if pool.JWKSFile != "" {
-		text, err := os.ReadFile(cfg.Path(pool.JWKSFile))
-		if err != nil {
-			return nil, fmt.Errorf("jwksFile: %w", err)
-		}
-		keys, problems, err := validator.ParseJWKS(text)
-		if err != nil {
-			return nil, fmt.Errorf("jwksFile: %s: %w", pool.JWKSFile, err)
-		}
-		if len(problems) > 0 {
-			log.Warn("jwks has keys that are left out", "pool", name, "file", pool.JWKSFile, "problems", fmt.Sprint(problems))
-		}
 		p.keyed++
-		return keys, nil
+		return p.fileKeys(cfg, name, pool, log)
+	}
+	seed, err := seedKeys(cfg, name, pool, log)
+	if err != nil {
+		return nil, fmt.Errorf("jwks.seedFile: %w", err)
 	}
 	roots, err := loadRoots(cfg.Path(pool.JWKS.CAFile))
 	if err != nil {
@@ -100,6 +130,7 @@ func (p *pools) keys(cfg *config.Config, name string, pool config.Pool, log *slo
 		MinInterval: pool.JWKS.MinInterval,
 		MaxStale:    pool.JWKS.MaxStale,
 		Timeout:     pool.JWKS.Timeout,
+		Seed:        seed,
 		TLS:         &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		Logger:      log.With("pool", name),
 	})
@@ -108,6 +139,49 @@ func (p *pools) keys(cfg *config.Config, name string, pool config.Pool, log *slo
 	}
 	p.remote[name] = remote
 	return remote, nil
+}
+
+// fileKeys reads a pool's keys from its file, and has it read again when it changes.
+func (p *pools) fileKeys(cfg *config.Config, name string, pool config.Pool, log *slog.Logger) (validator.KeySet, error) {
+	var keys *validator.ReplaceableKeys
+	err := p.files.Add(reload.File{Name: "pools." + name + ".jwksFile", Path: cfg.Path(pool.JWKSFile), Use: func(text []byte) error {
+		set, err := parseKeys(text, name, pool.JWKSFile, log)
+		if err != nil {
+			return err
+		}
+		if keys == nil {
+			keys, err = validator.NewReplaceableKeys(set)
+			return err
+		}
+		return keys.Replace(set)
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("jwksFile: %w", err)
+	}
+	return keys, nil
+}
+
+// seedKeys reads the keys that a pool begins with; nil if it has no file of them.
+func seedKeys(cfg *config.Config, name string, pool config.Pool, log *slog.Logger) (validator.StaticKeys, error) {
+	if pool.JWKS.SeedFile == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(cfg.Path(pool.JWKS.SeedFile))
+	if err != nil {
+		return nil, err
+	}
+	return parseKeys(text, name, pool.JWKS.SeedFile, log)
+}
+
+func parseKeys(text []byte, pool, file string, log *slog.Logger) (validator.StaticKeys, error) {
+	keys, problems, err := validator.ParseJWKS(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	if len(problems) > 0 {
+		log.Warn("jwks has keys that are left out", "pool", pool, "file", file, "problems", fmt.Sprint(problems))
+	}
+	return keys, nil
 }
 
 // loadRoots reads certificate authorities; without a file it returns nil, which means the system's.
@@ -126,9 +200,10 @@ func loadRoots(file string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// run keeps all keys fresh until ctx ends.
+// run keeps keys and files fresh until ctx ends.
 func (p *pools) run(ctx context.Context) {
 	var wg sync.WaitGroup
+	wg.Go(func() { _ = p.files.Run(ctx) }) // ends with ctx, without an error
 	for _, keys := range p.remote {
 		wg.Go(func() { _ = keys.Run(ctx) }) // ends with ctx, without an error
 	}
@@ -161,40 +236,6 @@ func (p *pools) await(ctx context.Context, timeout time.Duration) bool {
 		}
 	}
 	return true
-}
-
-// observe shows the state of the keys as metrics.
-func (p *pools) observe(meter metric.Meter) error {
-	age, err1 := meter.Float64ObservableGauge("extauthz.jwks.age", metric.WithUnit("s"),
-		metric.WithDescription("Time since the fetch that last confirmed a pool's keys began. Absent before the first."))
-	usable, err2 := meter.Int64ObservableGauge("extauthz.jwks.usable",
-		metric.WithDescription("1 if the pool's tokens can be verified, 0 if its checks fail."))
-	fetches, err3 := meter.Int64ObservableCounter("extauthz.jwks.fetches",
-		metric.WithDescription("Fetches of a pool's keys, by result."))
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return err
-	}
-	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		for name, keys := range p.remote {
-			s, pool := keys.Status(), attribute.String("pool", name)
-			labels := metric.WithAttributes(pool)
-			if !s.FetchedAt.IsZero() {
-				o.ObserveFloat64(age, time.Since(s.FetchedAt).Seconds(), labels)
-			}
-			o.ObserveInt64(usable, asInt(s.Usable), labels)
-			o.ObserveInt64(fetches, int64(s.Fetches-s.Failures), metric.WithAttributes(pool, attribute.String("result", "ok")))
-			o.ObserveInt64(fetches, int64(s.Failures), metric.WithAttributes(pool, attribute.String("result", "failed")))
-		}
-		return nil
-	}, age, usable, fetches)
-	return err
-}
-
-func asInt(b bool) int64 {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // clientNames returns the names of app clients. A client is a pool and an id: the same id in two pools is two.

@@ -70,8 +70,11 @@ func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logge
 		return err
 	}
 
-	p, err := newParts(ctx, path, cfg, log, tel.Meter)
+	p, err := newParts(ctx, path, cfg, log)
 	if err != nil {
+		return err
+	}
+	if err := p.pools.observe(tel.Meter); err != nil {
 		return err
 	}
 	service, err := newService(cfg, p, log, tel)
@@ -84,6 +87,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logge
 		Checker:        service,
 		MetricsHandler: tel.Metrics,
 		Effective:      cfg.YAML,
+		Status:         func() any { return p.status(cfg) },
 		Delay:          cfg.Shutdown.Delay,
 		Grace:          cfg.Shutdown.Timeout,
 		Logger:         log,
@@ -132,7 +136,7 @@ func closeTelemetry(tel *telemetry.Telemetry, log *slog.Logger) {
 
 func newService(cfg *config.Config, p parts, log *slog.Logger, tel *telemetry.Telemetry) (*authz.Service, error) {
 	return authz.New(authz.Config{
-		Authenticator:       p.pools.validator,
+		Authenticator:       p.pools.authenticator(),
 		Authorizer:          p.engine,
 		Routes:              p.routes,
 		ClientName:          clientNames(cfg),
@@ -173,14 +177,14 @@ type parts struct {
 	tls    *tls.Config // nil: none
 }
 
-// newParts reads and checks what the configuration at path names. An error is about that. meter may be nil.
-func newParts(ctx context.Context, path string, cfg *config.Config, log *slog.Logger, meter metric.Meter) (p parts, err error) {
+// newParts reads and checks what the configuration at path names. An error is about that.
+func newParts(ctx context.Context, path string, cfg *config.Config, log *slog.Logger) (p parts, err error) {
 	defer func() {
 		if err != nil {
 			err = &wrongError{fmt.Errorf("%s: %w", path, err)}
 		}
 	}()
-	if p.pools, err = newPools(cfg, log, meter); err != nil {
+	if p.pools, err = newPools(cfg, log); err != nil {
 		return p, err
 	}
 	if p.routes, err = route.NewTable(cfg.Rules()); err != nil {

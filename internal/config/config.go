@@ -49,6 +49,11 @@ type Config struct {
 	// The Rego policy that decides, after the token was verified and the route found. Without this section the
 	// built-in policy decides: it allows what the matching route says.
 	Policy Policy `yaml:"policy"`
+	// Tokens that are refused although nothing is wrong with them, such as those of a client whose secret has leaked.
+	Denylist Denylist `yaml:"denylist"`
+	// Verified tokens are remembered until they expire, so that each costs one signature check. Whatever can change
+	// meanwhile is checked anew for each request: keys, times, the denylist.
+	TokenCache TokenCache `yaml:"tokenCache"`
 	// Headers that tell the upstream service who is calling. Each of them is set or removed on every allowed
 	// request, so a caller cannot forge one.
 	IdentityHeaders IdentityHeaders `yaml:"identityHeaders"`
@@ -145,8 +150,8 @@ type Pool struct {
 	// Where the pool's public keys (JWK Set) are fetched. Default: `/.well-known/jwks.json` under the issuer, of
 	// the original form if there are both. https, or http on a loopback host.
 	JWKSURL string `yaml:"jwksUrl" format:"url"`
-	// A JWK Set in a file, instead of fetching one: for hosts without a way out. Rotated keys are then yours to
-	// bring. A relative path is relative to the configuration file.
+	// A JWK Set in a file, instead of fetching one: for hosts without a way out. It is read again when it changes;
+	// rotated keys are yours to bring. A relative path is relative to the configuration file.
 	JWKSFile string `yaml:"jwksFile" format:"path"`
 	// The app clients whose tokens are accepted, by their names in `clients`. With `anyClient: true` the list only
 	// gives names to those it has.
@@ -214,6 +219,28 @@ type JWKS struct {
 	Timeout time.Duration `yaml:"timeout" default:"5s" min:"100ms" max:"1m"`
 	// Certificate authorities (PEM) for the fetch, instead of the system's: for mirrors and TLS-inspecting proxies.
 	CAFile string `yaml:"caFile" format:"path"`
+	// A JWK Set in a file, to begin with: it serves until the first fetch works, so that a start needs no network. It is
+	// read at the start only. A relative path is relative to the configuration file.
+	SeedFile string `yaml:"seedFile" format:"path"`
+}
+
+// Denylist names the file with the revoked clients, tokens and subjects.
+type Denylist struct {
+	// The file, as docs/denylist.md describes it. It is read again when it changes, within seconds; while it cannot be
+	// read or has a mistake, the last good one stays in force. A relative path is relative to the configuration file.
+	File string `yaml:"file" format:"path"`
+}
+
+// TokenCache bounds the memory of verified tokens.
+type TokenCache struct {
+	// Whether tokens are remembered at all. Answers are the same either way.
+	Enabled bool `yaml:"enabled" default:"true"`
+	// How much memory verified tokens may take, in bytes. One of the client credentials grant takes about 1,900.
+	MaxBytes int `yaml:"maxBytes" default:"67108864" min:"65536" max:"68719476736"`
+	// How many verified tokens there may be.
+	MaxEntries int `yaml:"maxEntries" default:"1000000" min:"1" max:"100000000"`
+	// How many tokens with a bad signature are remembered, so that who sends one again and again costs little.
+	MaxRefusals int `yaml:"maxRefusals" default:"10000" min:"1" max:"10000000"`
 }
 
 // The values of [Route.EncodedSlash] and [Route.PathParameters].

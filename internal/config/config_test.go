@@ -198,7 +198,7 @@ func TestEveryKey(t *testing.T) {
 				Clients: []string{"orders-batch", "billing"}, TokenUse: []string{TokenUseAccess},
 				Audience: []string{"https://api.example.com"}, RequiredScopes: []string{"api/use", "api/trial"}, ScopeMatch: MatchAny,
 				MachinesOnly: true, Leeway: time.Minute, ExpLeeway: 5 * time.Second,
-				JWKS: JWKS{MinInterval: 5 * time.Second, MaxAge: 30 * time.Minute, MaxStale: 12 * time.Hour, Timeout: 3 * time.Second, CAFile: "ca.pem"},
+				JWKS: JWKS{MinInterval: 5 * time.Second, MaxAge: 30 * time.Minute, MaxStale: 12 * time.Hour, Timeout: 3 * time.Second, CAFile: "ca.pem", SeedFile: "seed.json"},
 			},
 			"partners": {
 				Issuer: "https://idp.example.com/partners", JWKSURL: "https://keys.example.com/partners.json", IssuerType: IssuerOriginal,
@@ -235,6 +235,8 @@ func TestEveryKey(t *testing.T) {
 			RequestHeaders: []string{"x-tenant", "x-quota"}, Reasons: []string{"quota_exceeded", "office_hours"},
 			AllowBuiltins: []string{"io.jwt.decode"},
 		},
+		Denylist:        Denylist{File: "denylist.yaml"},
+		TokenCache:      TokenCache{MaxBytes: 1 << 20, MaxEntries: 500, MaxRefusals: 50},
 		IdentityHeaders: IdentityHeaders{Prefix: "x-id-", MaxBytes: 2048, Claims: map[string]string{"tier": "custom:tier", "team": "team"}},
 		Upstream:        Upstream{Authorization: Forward},
 		Limits:          Limits{ConcurrentChecks: 512, PathBytes: 4096, HeaderBytes: 32768, BodyBytes: 65536, TokenBytes: 8192},

@@ -23,6 +23,8 @@ import (
 // one, and remembers where it saw which key, so that later checks can point there.
 type decoder struct {
 	file     string
+	least    string // what a file has at least
+	begin    string // a hint for who has nothing
 	problems []Problem
 	places   map[string]place // of every key that was given, by full key
 	bad      map[string]bool  // full keys that have a problem, so that none is reported for what follows from it
@@ -35,13 +37,18 @@ type place struct {
 }
 
 func newDecoder(file string) *decoder {
-	return &decoder{file: file, places: make(map[string]place), bad: make(map[string]bool)}
+	return &decoder{
+		file: file, places: make(map[string]place), bad: make(map[string]bool),
+		least: "pools and routes", begin: "begin with docs/extauthz.example.yaml",
+	}
 }
 
-func (d *decoder) decode(root *yaml.Node, c *Config) {
+// decode fills what into points to, a struct for the whole file.
+func (d *decoder) decode(root *yaml.Node, into any) {
 	d.places[""] = at(root)
-	setDefaults(reflect.ValueOf(c).Elem())
-	d.value(root, reflect.ValueOf(c).Elem(), field{}, "")
+	v := reflect.ValueOf(into).Elem()
+	setDefaults(v)
+	d.value(root, v, field{}, "")
 }
 
 func (d *decoder) error() *Error { return &Error{Problems: inOrder(d.problems)} }
@@ -289,7 +296,8 @@ func (d *decoder) enough(n *yaml.Node, length int, f field, t reflect.Type, key 
 
 func (d *decoder) scalar(n *yaml.Node, v reflect.Value, f field, key string) {
 	kind := kindOf(v.Type())
-	if n.Kind != yaml.ScalarNode || !slices.Contains(kind.tags, n.Tag) {
+	isTime := f.format == "time" && n.Tag == "!!timestamp"
+	if n.Kind != yaml.ScalarNode || !slices.Contains(kind.tags, n.Tag) && !isTime {
 		d.report(at(n), key, "found "+found(n)+", want "+f.want(v.Type()), kind.hintType(n, f))
 		return
 	}

@@ -36,6 +36,11 @@ var formats = map[string]format{
 		want:    "an app client id such as 7a8b9c0d1e2f3g4h5i6j7k8",
 		pattern: regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._~+:@/-]{0,127}$`),
 	},
+	"time": {
+		noun:    "time",
+		want:    "a date and time of RFC 3339 such as 2026-11-21T10:00:00Z",
+		pattern: regexp.MustCompile(`^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$`),
+	},
 	"region": {
 		noun:    "Region",
 		want:    "an AWS Region such as eu-west-1",

@@ -28,7 +28,7 @@ func (d *decoder) syntax(data []byte) *yaml.Node {
 	case err != nil:
 		d.report(d.syntaxError(data, err))
 	case first == nil:
-		d.report(place{line: 1, column: 1}, "", "found nothing in the file, want at least pools and routes", "begin with docs/extauthz.example.yaml")
+		d.report(place{line: 1, column: 1}, "", "found nothing in the file, want at least "+d.least, d.begin)
 	case second != nil:
 		d.report(at(second), "", "found a second YAML document, want one", "remove the line ---, or the document that you do not mean")
 	default:

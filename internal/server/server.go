@@ -38,6 +38,8 @@ type Config struct {
 	MetricsHandler http.Handler
 	// Effective returns the effective configuration as YAML, without secrets.
 	Effective func() []byte
+	// Status returns the state of what the service depends on, without secrets. It is served as JSON.
+	Status func() any
 
 	// Delay is how long to go on serving after health has turned NOT_SERVING, so that every Envoy has seen it.
 	Delay time.Duration

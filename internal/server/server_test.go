@@ -57,6 +57,7 @@ func start(t *testing.T, edit func(*Config)) running {
 		Checker:        checker{},
 		MetricsHandler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "metrics") }),
 		Effective:      func() []byte { return []byte("realm: test\n") },
+		Status:         func() any { return map[string]string{"version": "test"} },
 		Grace:          5 * time.Second,
 		Logger:         slog.New(slog.DiscardHandler),
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync/atomic"
 
 	"github.com/maypok86/otter/v2"
 )
@@ -35,15 +36,19 @@ type Cached struct {
 	validator *Validator
 	verified  *otter.Cache[digest, *verification]
 	refused   *otter.Cache[digest, *verification]
+	hits      atomic.Uint64
+	misses    atomic.Uint64
 }
 
 type digest = [sha256.Size]byte
 
-// A CacheStatus says what a [Cached] holds.
+// A CacheStatus says what a [Cached] holds, and what it was good for.
 type CacheStatus struct {
 	Verified int    // verified tokens
 	Bytes    uint64 // what they take, by estimate
 	Refused  int    // tokens with a bad signature
+	Hits     uint64 // calls that needed no signature check
+	Misses   uint64 // calls that did, or were refused before it
 }
 
 // NewCached returns a Cached of v.
@@ -101,7 +106,9 @@ func (c *Cached) Validate(ctx context.Context, token string) (*Claims, error) {
 		return nil, err
 	case key != ver.key && !key.Equal(ver.key):
 		return c.verify(ctx, id, token)
-	case !ver.good:
+	}
+	c.hits.Add(1)
+	if !ver.good {
 		return nil, errSignature
 	}
 	return c.validator.admit(ver)
@@ -109,6 +116,7 @@ func (c *Cached) Validate(ctx context.Context, token string) (*Claims, error) {
 
 // verify takes the costly step and remembers its result.
 func (c *Cached) verify(ctx context.Context, id digest, token string) (*Claims, error) {
+	c.misses.Add(1)
 	ver, err := c.validator.verify(ctx, token)
 	if err != nil {
 		if ver != nil {
@@ -137,6 +145,8 @@ func (c *Cached) Status() CacheStatus {
 		Verified: c.verified.EstimatedSize(),
 		Bytes:    c.verified.WeightedSize(),
 		Refused:  c.refused.EstimatedSize(),
+		Hits:     c.hits.Load(),
+		Misses:   c.misses.Load(),
 	}
 }
 

@@ -176,14 +176,15 @@ func decodeRSA(j object) (*rsa.PublicKey, error) {
 	return &rsa.PublicKey{N: n, E: int(e.Int64())}, nil
 }
 
-// number decodes a Base64urlUInt (RFC 7518 section 2): unpadded base64url of as few octets as the number needs.
+// number decodes a Base64urlUInt (RFC 7518 section 2): unpadded base64url. An octet of zero before the number is let pass,
+// as section 6.3.1.1 knows of libraries that write one.
 func number(v any) (*big.Int, bool) {
 	text, ok := v.(string)
 	if !ok || strings.ContainsAny(text, "\r\n") {
 		return nil, false
 	}
 	octets, err := strictBase64.DecodeString(text)
-	if err != nil || len(octets) == 0 || octets[0] == 0 {
+	if err != nil || len(octets) == 0 {
 		return nil, false
 	}
 	return new(big.Int).SetBytes(octets), true

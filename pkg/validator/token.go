@@ -96,5 +96,6 @@ func checkHeader(h object) (kid string, err error) {
 func acceptedType(typ any) bool {
 	s, ok := typ.(string)
 	s = strings.ToLower(s)
-	return ok && (s == "jwt" || s == "at+jwt" || s == "application/at+jwt")
+	s = strings.TrimPrefix(s, "application/") // RFC 7515 section 4.1.9: it may be left out
+	return ok && (s == "jwt" || s == "at+jwt")
 }

@@ -1,0 +1,236 @@
+package reload_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/cognito-extauthz/extauthz/internal/reload"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// A fixture is a watched file, and what was made of it.
+type fixture struct {
+	path  string
+	watch *reload.Watcher
+	used  chan string
+	log   *logBuffer
+}
+
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	line chan struct{}
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.text.Write(p)
+	select {
+	case b.line <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// start watches a file that holds "one". What begins with "bad" cannot be used.
+func start(t *testing.T, path string) *fixture {
+	t.Helper()
+	f := &fixture{path: path, used: make(chan string, 16), log: &logBuffer{line: make(chan struct{}, 1)}}
+	f.watch = reload.New(slog.New(slog.NewTextHandler(f.log, nil)))
+	err := f.watch.Add(reload.File{Name: "denylist", Path: path, Use: func(text []byte) error {
+		if bytes.HasPrefix(text, []byte("bad")) {
+			return errors.New("bad content: " + string(text))
+		}
+		f.used <- string(text)
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = f.watch.Run(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	f.want(t, "one")
+	return f
+}
+
+func (f *fixture) want(t *testing.T, text string) {
+	t.Helper()
+	select {
+	case got := <-f.used:
+		if got != text {
+			t.Fatalf("%q came into use, want %q", got, text)
+		}
+	case <-t.Context().Done():
+		t.Fatalf("%q did not come into use; the log:\n%s", text, f.log)
+	}
+}
+
+// wantLog waits for a line with text.
+func (f *fixture) wantLog(t *testing.T, text string) {
+	t.Helper()
+	for !strings.Contains(f.log.String(), text) {
+		select {
+		case <-f.log.line:
+		case <-t.Context().Done():
+			t.Fatalf("no %q in the log:\n%s", text, f.log)
+		}
+	}
+}
+
+func inFolder(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	write(t, path, "one")
+	return path
+}
+
+func TestWrittenInPlace(t *testing.T) {
+	f := start(t, inFolder(t))
+	write(t, f.path, "two")
+	f.want(t, "two")
+}
+
+func TestReplaced(t *testing.T) {
+	f := start(t, inFolder(t))
+	write(t, f.path+".new", "two")
+	if err := os.Rename(f.path+".new", f.path); err != nil {
+		t.Fatal(err)
+	}
+	f.want(t, "two")
+}
+
+// Kubernetes shows a ConfigMap as links to links: ..data names the current version, and is put in place at once.
+func TestConfigMap(t *testing.T) {
+	dir := t.TempDir()
+	version := func(name, text string) {
+		t.Helper()
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, name, "file"), text)
+		if err := os.Symlink(name, filepath.Join(dir, "..data_tmp")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	version("..1", "one")
+	path := filepath.Join(dir, "file")
+	if err := os.Symlink("..data/file", path); err != nil {
+		t.Fatal(err)
+	}
+	f := start(t, path)
+	version("..2", "two")
+	f.want(t, "two")
+}
+
+// The target of a link lies in a folder of its own, from which no sign comes.
+func TestTargetOfALink(t *testing.T) {
+	target := inFolder(t)
+	path := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+	f := start(t, path)
+	write(t, target, "two")
+	f.want(t, "two")
+}
+
+func TestBadContentChangesNothing(t *testing.T) {
+	f := start(t, inFolder(t))
+	good := f.watch.Status()[0]
+	write(t, f.path, "bad")
+	f.wantLog(t, "bad content")
+	s := f.watch.Status()[0]
+	if s.Err == nil || s.Failures != 1 || s.Revision != good.Revision || s.Loads != 1 {
+		t.Errorf("status is %+v, want one failure and the revision %s", s, good.Revision)
+	}
+	write(t, f.path, "one") // again
+	f.want(t, "one")
+	write(t, f.path, "two")
+	f.want(t, "two")
+	if n := strings.Count(f.log.String(), "not loaded"); n != 1 {
+		t.Errorf("%d lines about it, want 1:\n%s", n, f.log)
+	}
+	f.wantLog(t, "file loaded again")
+	if s := f.watch.Status()[0]; s.Err != nil || s.Revision == good.Revision || s.Loads < 3 || !s.LoadedAt.After(good.LoadedAt) {
+		t.Errorf("status is %+v, want it mended", s)
+	}
+}
+
+func TestMissingFileChangesNothing(t *testing.T) {
+	f := start(t, inFolder(t))
+	if err := os.Rename(f.path, f.path+".away"); err != nil {
+		t.Fatal(err)
+	}
+	f.wantLog(t, "no such file")
+	if s := f.watch.Status()[0]; !errors.Is(s.Err, fs.ErrNotExist) || s.Loads != 1 {
+		t.Errorf("status is %+v, want the file missing", s)
+	}
+	write(t, f.path, "two")
+	f.want(t, "two")
+}
+
+// A file that grows is believed once it stays the same: its first half may be good, and mean something else.
+func TestFileThatIsBeingWritten(t *testing.T) {
+	f := start(t, inFolder(t))
+	file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for range 50 {
+		if _, err := file.WriteString(", more"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.want(t, "one"+strings.Repeat(", more", 50))
+}
+
+func TestAddRefuses(t *testing.T) {
+	dir := t.TempDir()
+	large := filepath.Join(dir, "large")
+	write(t, large, strings.Repeat("x", reload.MaxFileBytes+1))
+	bad := filepath.Join(dir, "bad")
+	write(t, bad, "bad")
+	for path, want := range map[string]string{
+		filepath.Join(dir, "none"): "no such file",
+		dir:                        "is a directory",
+		large:                      "more than",
+		bad:                        "bad content",
+	} {
+		w := reload.New(slog.New(slog.DiscardHandler))
+		err := w.Add(reload.File{Path: path, Use: func([]byte) error { return errors.New("bad content") }})
+		if err == nil || !strings.Contains(err.Error(), want) || len(w.Status()) != 0 {
+			t.Errorf("%s: %v, want %q", path, err, want)
+		}
+	}
+}
