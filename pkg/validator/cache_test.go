@@ -3,6 +3,7 @@ package validator_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -261,6 +262,46 @@ func TestCachedIsSafeForConcurrentUse(t *testing.T) {
 	wg.Wait()
 	for _, token := range w.tokens {
 		w.compare(t, token)
+	}
+}
+
+// What is too long to be a token is not hashed.
+func TestCachedBoundsTheToken(t *testing.T) {
+	w := newWorld(t, validator.CacheConfig{})
+	w.compare(t, strings.Repeat("x", validator.MaxTokenBytes+1))
+	if s := w.cached.Status(); s.Misses != 0 {
+		t.Errorf("%+v, want nothing looked up", s)
+	}
+	w.compare(t, strings.Repeat("x", validator.MaxTokenBytes))
+	if s := w.cached.Status(); s.Misses != 1 {
+		t.Errorf("%+v, want one miss", s)
+	}
+}
+
+// A set that was fetched again has the same keys as other objects.
+func TestCachedKnowsAKeyByItsValue(t *testing.T) {
+	w := newWorld(t, validator.CacheConfig{})
+	for range 3 {
+		w.compare(t, w.tokens[0])
+		again, _, err := validator.ParseJWKS(w.pool.JWKS())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.replaceKeys(t, again)
+	}
+	if s := w.cached.Status(); s.Misses != 1 || s.Hits != 2 {
+		t.Errorf("%+v, want one signature checked", s)
+	}
+}
+
+func TestCacheDefaults(t *testing.T) {
+	w := newWorld(t, validator.CacheConfig{})
+	const n = 100
+	for i := range n {
+		w.compare(t, w.pool.Token(client, cognitotest.Claim("n", i)))
+	}
+	if s := w.cached.Status(); s.Verified != n || s.Bytes/n > 2500 {
+		t.Errorf("%+v, want %d tokens of less than 2,500 bytes", s, n)
 	}
 }
 

@@ -83,6 +83,9 @@ func TestSetDenylistRefuses(t *testing.T) {
 	}{
 		{"nothing named", validator.Revocation{Note: "x"}, "exactly one of"},
 		{"two named", validator.Revocation{ClientID: "a", Subject: "b"}, "exactly one of"},
+		{"client and token", validator.Revocation{ClientID: "a", TokenID: "b"}, "exactly one of"},
+		{"token and subject", validator.Revocation{TokenID: "a", Subject: "b"}, "exactly one of"},
+		{"nothing but a time", validator.Revocation{IssuedBefore: now}, "exactly one of"},
 		{"three named", validator.Revocation{ClientID: "a", Subject: "b", TokenID: "c"}, "exactly one of"},
 		{"token before a time", validator.Revocation{TokenID: "a", IssuedBefore: now}, "IssuedBefore stands beside TokenID"},
 		{"unknown pool", validator.Revocation{Pool: "mian", ClientID: "a"}, `Pool is "mian"`},
@@ -98,6 +101,19 @@ func TestSetDenylistRefuses(t *testing.T) {
 				t.Errorf("%v, want it revoked, with the note", err)
 			}
 		})
+	}
+}
+
+func TestRevokedSaysWhatAndWhy(t *testing.T) {
+	p := newPool(t)
+	v := newValidator(t, config(t, p))
+	if err := v.SetDenylist([]validator.Revocation{{ClientID: client, IssuedBefore: now.Add(time.Hour), Note: "INC-1"}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := v.Validate(t.Context(), p.Token(client))
+	want := `validator: revoked: client_id "` + client + `" is on the denylist for tokens issued before 2026-03-01T13:00:00Z: "INC-1"`
+	if err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }
 

@@ -153,6 +153,9 @@ func TestReplaceableKeys(t *testing.T) {
 	want(q.AccessKey(), p.AccessKey())
 	b[p.AccessKey().ID] = a[p.AccessKey().ID] // what the caller does with its map later is its own affair
 	for name, bad := range map[string]validator.StaticKeys{"none": nil, "a nil key": {"x": nil}} {
+		if _, err := validator.NewReplaceableKeys(bad); err == nil {
+			t.Errorf("%s: accepted at first", name)
+		}
 		if err := keys.Replace(bad); err == nil {
 			t.Errorf("%s: accepted", name)
 		}

@@ -468,7 +468,8 @@ func TestCacheControl(t *testing.T) {
 		{"no-store, beside max-age", []string{"max-age=600, no-store"}, "", time.Minute, 0},
 		{"no number", []string{"max-age=soon"}, "", time.Minute, 0},
 		{"negative", []string{"max-age=-600"}, "", time.Minute, 0},
-		{"a number beyond measure", []string{"max-age=99999999999999999999"}, "", time.Minute, 0},
+		{"a number beyond measure", []string{"max-age=99999999999999999999"}, "", age, 0},
+		{"a number beyond measure, of which little has passed", []string{"max-age=99999999999"}, "60", age, 0},
 		{"something else", []string{"s-maxage=60, immutable"}, "", age, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
