@@ -57,7 +57,11 @@ func (c *Config) ParseDenylist(file string, data []byte) ([]Revocation, error) {
 func (d *decoder) revoked(c *Config, r *Revocation, key string) {
 	named := 0
 	for member, value := range map[string]string{"client": r.Client, "clientId": r.ClientID, "jti": r.TokenID, "sub": r.Subject} {
-		if value != "" || d.given(join(key, member)) {
+		full := join(key, member)
+		if value == "" && d.given(full) {
+			d.problem(full, "found empty text, want what is revoked", "")
+		}
+		if value != "" || d.given(full) {
 			named++
 		}
 	}

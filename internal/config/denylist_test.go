@@ -50,6 +50,7 @@ func TestDenylistMistakes(t *testing.T) {
 		{"a list at the top", "- {jti: a}\n", "found a list, want a section with the key revocations"},
 		{"an entry that names nothing", "revocations:\n  - {note: x}\n", "d.yaml:2:5: revocations[0]: found 0 of client, clientId, jti and sub, want exactly one"},
 		{"an entry that names two things", "revocations:\n  - {jti: a, sub: b}\n", "revocations[0]: found 2 of client, clientId, jti and sub, want exactly one"},
+		{"an empty identifier", "revocations:\n  - {jti: \"\"}\n", "d.yaml:2:11: revocations[0].jti: found empty text, want what is revoked"},
 		{"an unknown client", "revocations:\n  - {client: orders-bach}\n", `revocations[0].client: found "orders-bach", want a name defined in clients` + "\n  hint: did you mean orders-batch?"},
 		{"an id as a name", "revocations:\n  - {client: 7a8b9c0d1e2f3g4h5i6j7k8}\n", "hint: that is the id of orders-batch; write orders-batch"},
 		{"an unknown pool", "revocations:\n  - {jti: a, pool: mian}\n", `revocations[0].pool: found "mian", want a name defined in pools` + "\n  hint: did you mean main?"},
@@ -79,6 +80,7 @@ func FuzzDenylist(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add([]byte("revocations:\n  - {client: a, pool: main, issuedBefore: 2026-11-21T10:00:00Z}\n"))
+	f.Add([]byte("revocations:\n  - {jti: \"\"}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		list, err := c.ParseDenylist("d.yaml", data)
 		if err != nil && list != nil {

@@ -86,13 +86,13 @@ func (d *denylist) add(r Revocation) error {
 // check refuses a token that is on the denylist.
 func (d *denylist) check(c *Claims) error {
 	if r, ok := find(d.clients, c, c.ClientID); ok {
-		return r.refusal("client_id " + quote(c.ClientID))
+		return r.refusal(c, "client_id "+quote(c.ClientID))
 	}
 	if r, ok := find(d.subjects, c, c.Subject); ok {
-		return r.refusal("sub " + quote(c.Subject))
+		return r.refusal(c, "sub "+quote(c.Subject))
 	}
 	if r, ok := find(d.tokens, c, c.TokenID); ok {
-		return r.refusal("jti " + quote(c.TokenID))
+		return r.refusal(c, "jti "+quote(c.TokenID))
 	}
 	return nil
 }
@@ -107,14 +107,11 @@ func find(in map[revoked][]Revocation, c *Claims, id string) (Revocation, bool) 
 				return r, true
 			}
 		}
-		if c.Pool == "" {
-			break
-		}
 	}
 	return Revocation{}, false
 }
 
-func (r Revocation) refusal(what string) error {
+func (r Revocation) refusal(c *Claims, what string) error {
 	detail := what + " is on the denylist"
 	if !r.IssuedBefore.IsZero() {
 		detail += " for tokens issued before " + r.IssuedBefore.UTC().Format(time.RFC3339)
@@ -122,5 +119,5 @@ func (r Revocation) refusal(what string) error {
 	if r.Note != "" {
 		detail += ": " + quote(r.Note)
 	}
-	return &TokenError{Reason: ErrRevoked, Detail: detail}
+	return &TokenError{Reason: ErrRevoked, Detail: detail, Claims: c}
 }

@@ -111,6 +111,9 @@ func TestRevokedSaysWhatAndWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := v.Validate(t.Context(), p.Token(client))
+	if c := validator.VerifiedClaims(err); c == nil || c.ClientID != client {
+		t.Errorf("%v without the claims, want those of a verified token", err)
+	}
 	want := `validator: revoked: client_id "` + client + `" is on the denylist for tokens issued before 2026-03-01T13:00:00Z: "INC-1"`
 	if err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)

@@ -45,6 +45,8 @@ type TokenError struct {
 	Reason Reason
 	Detail string // what was found and what was wanted; may be empty
 	Err    error  // cause; may be nil
+	// Claims are the verified claims of a token that is refused nevertheless: only with [ErrRevoked], else nil.
+	Claims *Claims
 }
 
 func (e *TokenError) Error() string {
@@ -79,6 +81,7 @@ type InsufficientScopeError struct {
 	TokenScopes    []string // the token's scopes, in its order
 	RequiredScopes []string
 	ScopeMatch     ScopeMatch // whether all of RequiredScopes are needed, or any
+	Claims         *Claims    // the verified claims of the token
 }
 
 func (e *InsufficientScopeError) Error() string {
@@ -91,6 +94,20 @@ func (e *InsufficientScopeError) Error() string {
 
 // Is reports whether target is [ErrInsufficientScope].
 func (e *InsufficientScopeError) Is(target error) bool { return target == ErrInsufficientScope }
+
+// VerifiedClaims returns the claims of a token that was verified and not accepted all the same: one that is revoked, or
+// that lacks scopes which its pool requires. For any other error it returns nil. They are for the record, not for access.
+func VerifiedClaims(err error) *Claims {
+	var refusal *TokenError
+	var scopes *InsufficientScopeError
+	switch {
+	case errors.As(err, &refusal):
+		return refusal.Claims
+	case errors.As(err, &scopes):
+		return scopes.Claims
+	}
+	return nil
+}
 
 // A KeysUnavailableError means that a [KeySet] cannot tell whether it has a key. It matches [ErrKeysUnavailable].
 type KeysUnavailableError struct {

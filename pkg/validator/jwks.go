@@ -217,17 +217,21 @@ var rocaPrimes = []int64{11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 1
 // hasROCA reports whether, modulo each of these primes, n is a power of 65537.
 func hasROCA(n *big.Int) bool {
 	for _, p := range rocaPrimes {
-		rest := new(big.Int).Mod(n, big.NewInt(p)).Int64()
-		power := int64(1)
-		for range p {
-			if power == rest {
-				break
-			}
-			power = power * 65537 % p
-		}
-		if power != rest {
+		if rest := new(big.Int).Mod(n, big.NewInt(p)); !isPower(rest.Int64(), p) {
 			return false
 		}
 	}
 	return true
+}
+
+// isPower reports whether x is a power of 65537 modulo p.
+func isPower(x, p int64) bool {
+	power := int64(1)
+	for range p {
+		if power == x {
+			return true
+		}
+		power = power * 65537 % p
+	}
+	return false
 }

@@ -393,15 +393,10 @@ func freshness(h http.Header) time.Duration {
 	return max(fresh-seconds(h.Get("Age")), min(fresh, 0))
 }
 
-// seconds reads delta-seconds; what is none counts as zero, and what is too large as 2^31 (RFC 9111 section 1.2.2).
+// seconds reads delta-seconds; what is none counts as zero, and what is too large as the largest
+// that is kept (RFC 9111 section 1.2.2).
 func seconds(text string) time.Duration {
-	n, err := strconv.ParseUint(text, 10, 31)
-	if errors.Is(err, strconv.ErrRange) {
-		n, err = 1<<31, nil
-	}
-	if err != nil {
-		return 0
-	}
+	n, _ := strconv.ParseUint(text, 10, 31) // with an error, it is zero or the largest number
 	return time.Duration(n) * time.Second
 }
 

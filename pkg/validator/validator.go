@@ -29,6 +29,17 @@
 //
 // Errors never hold the token. Their text may hold its iss and its client_id, cut short and quoted: it is for logs, not
 // for callers.
+//
+// Four more things are there for those who need them:
+//
+//   - One Validator takes the tokens of several user pools: give [New] a [Config] for each. The iss of a token selects
+//     its pool, and [Claims.Pool] says which it was.
+//   - [NewCached] wraps a Validator so that a token that is sent again costs no signature check. Its answers are the same.
+//   - [Validator.SetDenylist] refuses tokens that nothing is wrong with, such as those of a client whose secret has
+//     leaked, at once and in the cache too.
+//   - A [KeySet] of your own finds keys elsewhere. [ReplaceableKeys] is one for keys in a file that changes.
+//
+// docs/tokens.md in this project's repository lists every check with its reason and its source.
 package validator
 
 import (
@@ -329,6 +340,7 @@ func (p *pool) scopes(c *Claims) error {
 		TokenScopes:    slices.Clone(c.Scopes),
 		RequiredScopes: slices.Clone(p.RequiredScopes),
 		ScopeMatch:     p.ScopeMatch,
+		Claims:         c,
 	}
 }
 

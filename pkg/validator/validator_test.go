@@ -395,7 +395,10 @@ func TestInsufficientScopeTellsBothSides(t *testing.T) {
 		t.Fatalf("error is %v, want an InsufficientScopeError", err)
 	}
 	want := &validator.InsufficientScopeError{TokenScopes: []string{"orders/read", "orders/write"}, RequiredScopes: []string{"orders/admin"}}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if c := validator.VerifiedClaims(err); c == nil || c.ClientID != client {
+		t.Errorf("claims are %v, want those of the token", c)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(validator.InsufficientScopeError{}, "Claims")); diff != "" {
 		t.Error(diff)
 	}
 }
