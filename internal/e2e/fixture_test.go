@@ -219,11 +219,11 @@ func (x *service) end() error {
 	return errors.Join(problems...)
 }
 
-// program builds extauthz, once.
+// program builds extauthz, once, with the race detector if the tests have it.
 var program = sync.OnceValues(func() (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	return lab.BuildExtauthz(ctx, workspace, true)
+	return lab.BuildExtauthz(ctx, workspace, raceDetector)
 })
 
 // A gateway is an Envoy that asks one service, with an upstream of its own.

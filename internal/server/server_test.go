@@ -194,7 +194,7 @@ func TestMetricsListenerServesNothingElse(t *testing.T) {
 	if code, body := fetch(t, "http://"+r.metrics+"/metrics"); code != 200 || body != "metrics" {
 		t.Errorf("/metrics is %d %q", code, body)
 	}
-	for _, path := range []string{"/", "/config", "/debug/pprof/", "/metrics/x"} {
+	for _, path := range []string{"/", "/config", "/status", "/debug/pprof/", "/metrics/x"} {
 		if code, _ := fetch(t, "http://"+r.metrics+path); code != 404 {
 			t.Errorf("%s is %d, want 404", path, code)
 		}
@@ -205,6 +205,15 @@ func TestAdmin(t *testing.T) {
 	r := start(t, nil)
 	if code, body := fetch(t, "http://"+r.admin+"/config"); code != 200 || body != "realm: test\n" {
 		t.Errorf("/config is %d %q", code, body)
+	}
+	if code, body := fetch(t, "http://"+r.admin+"/status"); code != 200 || body != "{\n  \"version\": \"test\"\n}\n" {
+		t.Errorf("/status is %d %q, want 200 and JSON", code, body)
+	}
+	if code, _ := fetch(t, "http://"+r.admin+"/status", func(req *http.Request) { req.Method = http.MethodPost }); code != 405 {
+		t.Errorf("POST /status is %d, want 405", code)
+	}
+	if code, _ := fetch(t, "http://"+r.admin+"/status", func(req *http.Request) { req.Host = "evil.example" }); code != 403 {
+		t.Errorf("/status for evil.example is %d, want 403", code)
 	}
 	if code, _ := fetch(t, "http://"+r.admin+"/debug/pprof/"); code != 200 {
 		t.Errorf("/debug/pprof/ is %d", code)
