@@ -426,16 +426,15 @@ func (k *RemoteKeys) Run(ctx context.Context) error {
 	const first = 500 * time.Millisecond
 	backoff := min(first, k.cfg.MinInterval)
 	for {
-		err := k.Refresh(ctx)
-		pause := jitter(k.maxAge())
-		if err != nil {
-			pause = jitter(backoff)
-			if k.current.Load() != nil {
-				pause = max(k.cfg.MinInterval, pause)
+		pause := k.rest()
+		if pause <= 0 {
+			if err := k.Refresh(ctx); err != nil {
+				pause = jitter(backoff)
+				backoff = min(2*backoff, max(time.Minute, k.cfg.MinInterval))
+			} else {
+				pause = max(jitter(k.maxAge()), k.cfg.MinInterval)
+				backoff = k.cfg.MinInterval
 			}
-			backoff = min(2*backoff, max(time.Minute, k.cfg.MinInterval))
-		} else {
-			backoff = k.cfg.MinInterval
 		}
 		k.plan(k.cfg.Now().Add(pause))
 		timer := time.NewTimer(pause)
@@ -447,6 +446,16 @@ func (k *RemoteKeys) Run(ctx context.Context) error {
 		case <-timer.C:
 		}
 	}
+}
+
+// rest is how much of MinInterval is left, whoever caused the last fetch; nothing before there is a set.
+func (k *RemoteKeys) rest() time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.current.Load() == nil {
+		return 0
+	}
+	return min(k.started.Add(k.cfg.MinInterval).Sub(k.cfg.Now()), k.cfg.MinInterval) // the clock may have been set back
 }
 
 // maxAge is how old the current set may get: as old as configured, or as old as its server says, within bounds.

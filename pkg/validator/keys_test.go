@@ -276,6 +276,31 @@ func TestRunTriesAgainAfterFailures(t *testing.T) {
 	})
 }
 
+// Run and unknown kids together keep the interval.
+func TestRunKeepsTheInterval(t *testing.T) {
+	for name, fault := range map[string]error{"good": nil, "away": errors.New("down")} {
+		t.Run(name, func(t *testing.T) {
+			every := func(c *validator.RemoteKeysConfig) { c.MinInterval, c.MaxAge = 10*time.Second, 10*time.Second }
+			bubble(t, every, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, _ string) {
+				if err := k.Refresh(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				f.set(func(f *fakeJWKS) { f.err = fault })
+				ctx, cancel := context.WithCancel(t.Context())
+				defer synctest.Wait()
+				defer cancel()
+				go func() { _ = k.Run(ctx) }()
+				for start := time.Now(); time.Since(start) < 10*time.Minute; time.Sleep(70 * time.Millisecond) {
+					_, _ = k.PublicKey(t.Context(), "unknown", time.Now().Add(time.Minute))
+				}
+				if n := f.count(); n > 61 || n < 50 {
+					t.Errorf("%d fetches in ten minutes, want one in 10 s", n)
+				}
+			})
+		})
+	}
+}
+
 func TestETag(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
 		f.set(func(f *fakeJWKS) { f.etag = `"v1"` })
