@@ -66,13 +66,15 @@ func (d *decoder) revoked(c *Config, r *Revocation, key string) {
 		}
 	}
 	at := join(key, "issuedBefore")
-	_, err := time.Parse(time.RFC3339, r.IssuedBefore)
+	before, err := time.Parse(time.RFC3339, r.IssuedBefore)
 	switch {
 	case d.bad[key]:
 	case named != 1:
 		d.problem(key, fmt.Sprintf("found %d of client, clientId, jti and sub, want exactly one", named), "write several things that are revoked as several entries")
 	case r.IssuedBefore != "" && err != nil && !d.bad[at]:
 		d.problem(at, fmt.Sprintf("found %s, which is no date, want %s", quote(r.IssuedBefore), formats["time"].want), "")
+	case r.IssuedBefore == "" && d.given(at), r.IssuedBefore != "" && err == nil && before.Unix() < 0:
+		d.problem(at, fmt.Sprintf("found %s, want a time since 1970", quote(r.IssuedBefore)), "to revoke all tokens, delete issuedBefore")
 	case r.IssuedBefore != "" && r.TokenID != "":
 		d.problem(at, "found issuedBefore beside jti, want it only with a client or a subject", "a jti is one token: delete issuedBefore")
 	}

@@ -59,6 +59,8 @@ func TestDenylistMistakes(t *testing.T) {
 		{"no time", "revocations:\n  - {sub: a, issuedBefore: soon}\n", `revocations[0].issuedBefore: found "soon", want a date and time of RFC 3339`},
 		{"a date alone", "revocations:\n  - {sub: a, issuedBefore: 2026-11-21}\n", `want a date and time of RFC 3339`},
 		{"no such day", "revocations:\n  - {sub: a, issuedBefore: 2026-02-30T10:00:00Z}\n", "which is no date"},
+		{"an empty time", "revocations:\n  - {sub: a, issuedBefore: \"\"}\n", "to revoke all tokens, delete issuedBefore"},
+		{"a time before all tokens", "revocations:\n  - {sub: a, issuedBefore: 0001-01-01T00:00:00Z}\n", "want a time since 1970"},
 		{"a time beside a token", "revocations:\n  - {jti: a, issuedBefore: 2026-11-21T10:00:00Z}\n", "found issuedBefore beside jti"},
 		{"the same twice", "revocations:\n  - {jti: a}\n  - {jti: a}\n", "a second time, the first is on line 2"},
 		{"cut in a word", "revocations:\n  - {jti: a, no", "d.yaml:2:"},

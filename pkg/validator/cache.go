@@ -58,6 +58,9 @@ func NewCached(v *Validator, cfg CacheConfig) (*Cached, error) {
 		entries  = 1_000_000
 		refusals = 10_000
 	)
+	if v == nil {
+		return nil, errors.New("validator: no Validator")
+	}
 	if cfg.Bytes < 0 || cfg.Entries < 0 || cfg.Refusals < 0 {
 		return nil, fmt.Errorf("validator: Bytes is %d, Entries %d, Refusals %d, want none negative", cfg.Bytes, cfg.Entries, cfg.Refusals)
 	}

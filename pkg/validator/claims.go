@@ -121,6 +121,7 @@ func (p *pool) audience(c *Claims) error {
 			}
 			c.Audience = append(c.Audience, s)
 		}
+		c.Audience = slices.Clip(c.Audience)
 	default:
 		if _, ok := c.all["aud"]; ok {
 			return refuse(ErrClaims, "aud is neither a string nor a list")
@@ -174,6 +175,7 @@ func scopeClaim(c *Claims) error {
 		}
 		c.Scopes = append(c.Scopes, s)
 	}
+	c.Scopes = slices.Clip(c.Scopes) // so that what one caller appends is not seen by another
 	return nil
 }
 

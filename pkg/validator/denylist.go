@@ -29,7 +29,7 @@ type Revocation struct {
 
 // denylist finds revocations by what they name. Its zero value revokes nothing.
 type denylist struct {
-	clients, tokens, subjects map[revoked][]Revocation
+	clients, tokens, subjects map[revoked]Revocation
 }
 
 // revoked is a pool's name, or nothing for all pools, and an identifier.
@@ -40,9 +40,9 @@ type revoked struct{ pool, id string }
 // concurrent use.
 func (v *Validator) SetDenylist(list []Revocation) error {
 	d := &denylist{
-		clients:  make(map[revoked][]Revocation),
-		tokens:   make(map[revoked][]Revocation),
-		subjects: make(map[revoked][]Revocation),
+		clients:  make(map[revoked]Revocation),
+		tokens:   make(map[revoked]Revocation),
+		subjects: make(map[revoked]Revocation),
 	}
 	pools := make(map[string]bool)
 	for _, p := range v.pools {
@@ -79,8 +79,15 @@ func (d *denylist) add(r Revocation) error {
 		return errors.New("want exactly one of ClientID, TokenID and Subject")
 	}
 	key := revoked{r.Pool, id}
-	into[key] = append(into[key], r)
+	if before, ok := into[key]; !ok || r.covers(before) {
+		into[key] = r
+	}
 	return nil
+}
+
+// covers reports whether r revokes all that another entry for the same does.
+func (r Revocation) covers(other Revocation) bool {
+	return r.IssuedBefore.IsZero() || !other.IssuedBefore.IsZero() && r.IssuedBefore.After(other.IssuedBefore)
 }
 
 // check refuses a token that is on the denylist.
@@ -97,15 +104,14 @@ func (d *denylist) check(c *Claims) error {
 	return nil
 }
 
-func find(in map[revoked][]Revocation, c *Claims, id string) (Revocation, bool) {
+func find(in map[revoked]Revocation, c *Claims, id string) (Revocation, bool) {
 	if len(in) == 0 {
 		return Revocation{}, false
 	}
 	for _, pool := range [...]string{c.Pool, ""} {
-		for _, r := range in[revoked{pool, id}] {
-			if r.IssuedBefore.IsZero() || c.IssuedAt.Before(r.IssuedBefore) {
-				return r, true
-			}
+		r, ok := in[revoked{pool, id}]
+		if ok && (r.IssuedBefore.IsZero() || c.IssuedAt.Before(r.IssuedBefore)) {
+			return r, true
 		}
 	}
 	return Revocation{}, false

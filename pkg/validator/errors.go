@@ -65,8 +65,11 @@ func (e *TokenError) Is(target error) bool { return target == e.Reason }
 
 // Unwrap returns the cause.
 func (e *TokenError) Unwrap() error {
-	if r := Reason(""); errors.As(e.Err, &r) {
-		return nil // a cause that is a Reason too must not make the error match two
+	var reason Reason
+	var token *TokenError
+	var scopes *InsufficientScopeError
+	if errors.As(e.Err, &reason) || errors.As(e.Err, &token) || errors.As(e.Err, &scopes) {
+		return nil // a cause that has a Reason too must not make the error match two
 	}
 	return e.Err
 }
@@ -137,6 +140,9 @@ func RetryAfter(err error) time.Duration {
 		return 0
 	}
 	var k *KeysUnavailableError
+	if t := (*TokenError)(nil); errors.As(err, &t) {
+		err = t.Err // which Unwrap may hide
+	}
 	if !errors.As(err, &k) {
 		return time.Second
 	}

@@ -46,7 +46,7 @@ func TestBordersOfClaims(t *testing.T) {
 			p.Sign(nil, with(p.Claims(client), "cognito:username", "ada")), validator.ErrNotAMachine,
 		},
 		{"an ID token, whatever the audience", func(c *validator.Config) {
-			c.TokenUses, c.Audience = []validator.TokenUse{validator.IDToken}, []string{"api"}
+			c.TokenUses, c.Audience = []validator.TokenUse{validator.AccessToken, validator.IDToken}, []string{"api"}
 		}, p.IDToken(client, "ada"), ""},
 	}
 	for _, test := range tests {
@@ -506,6 +506,7 @@ func TestLogOfFetches(t *testing.T) {
 			log.Reset()
 			f.set(step.edit)
 			_ = k.Refresh(t.Context())
+			synctest.Wait()
 			got := strings.NewReplacer("msg=", "", `"`, "", `\`, "").Replace(log.String())
 			if diff := cmp.Diff(step.want, got); diff != "" {
 				t.Errorf("%s: log (-want +got):\n%s", step.name, diff)
@@ -515,7 +516,9 @@ func TestLogOfFetches(t *testing.T) {
 	log.Reset()
 	bubble(t, func(c *validator.RemoteKeysConfig) { c.Logger = logger }, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, _ string) {
 		f.set(func(f *fakeJWKS) { f.body = set(a, odd) })
-		if err := k.Refresh(t.Context()); err != nil || !strings.Contains(log.String(), "left out") {
+		err := k.Refresh(t.Context())
+		synctest.Wait()
+		if err != nil || !strings.Contains(log.String(), "left out") {
 			t.Errorf("error is %v and log %q, want none and the key that is left out", err, &log)
 		}
 	})

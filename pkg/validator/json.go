@@ -17,9 +17,9 @@ const maxJSONDepth = 16
 type object map[string]any
 
 // parseObject reads exactly one JSON object, as RFC 8259 and I-JSON (RFC 7493) have it: UTF-8, no member name
-// twice at any depth, nothing after it. Its errors do not quote the text.
-func parseObject(text []byte) (object, error) {
-	dec := jsontext.NewDecoder(bytes.NewBuffer(text))
+// twice at any depth, nothing after it, and at most so many values. Its errors do not quote the text.
+func parseObject(text []byte, most int) (object, error) {
+	dec := &reader{jsontext.NewDecoder(bytes.NewBuffer(text)), most}
 	if dec.PeekKind() != '{' {
 		return nil, errors.New("no JSON object")
 	}
@@ -33,11 +33,29 @@ func parseObject(text []byte) (object, error) {
 	return value.(map[string]any), nil
 }
 
-var errDepth = errors.New("a JSON object nested too deeply")
+const (
+	// maxClaims bounds how many JSON values claims hold, at any depth: without it, 16 KiB of brackets cost more than a
+	// signature check. Cognito's have a few dozen; a person in a hundred groups, with a role for each, some 300.
+	maxClaims = 1000
+	// maxHeaderValues and maxJWKSValues are the same for a JOSE header and for a JWK Set.
+	maxHeaderValues = 64
+	maxJWKSValues   = 100_000
+)
+
+var (
+	errDepth  = errors.New("a JSON object nested too deeply")
+	errValues = errors.New("a JSON object with too many values")
+)
+
+// A reader reads JSON values, and counts them.
+type reader struct {
+	*jsontext.Decoder
+	left int // how many more there may be
+}
 
 func describe(err error) error {
 	switch {
-	case errors.Is(err, errDepth):
+	case errors.Is(err, errDepth), errors.Is(err, errValues):
 		return err
 	case errors.Is(err, jsontext.ErrDuplicateName):
 		return errors.New("a JSON object with a member name twice")
@@ -45,13 +63,16 @@ func describe(err error) error {
 	return errors.New("no well-formed JSON object in UTF-8")
 }
 
-func readValue(dec *jsontext.Decoder, depth int) (any, error) {
+func readValue(dec *reader, depth int) (any, error) {
 	tok, err := dec.ReadToken()
 	if err != nil {
 		return nil, err
 	}
 	if depth > maxJSONDepth {
 		return nil, errDepth
+	}
+	if dec.left--; dec.left < 0 {
+		return nil, errValues
 	}
 	switch tok.Kind() {
 	case '{':
@@ -68,7 +89,7 @@ func readValue(dec *jsontext.Decoder, depth int) (any, error) {
 	return nil, nil //nolint:nilnil // the value of JSON null
 }
 
-func readObject(dec *jsontext.Decoder, depth int) (any, error) {
+func readObject(dec *reader, depth int) (any, error) {
 	o := make(map[string]any)
 	for dec.PeekKind() != '}' {
 		name, err := dec.ReadToken()
@@ -84,7 +105,7 @@ func readObject(dec *jsontext.Decoder, depth int) (any, error) {
 	return o, err
 }
 
-func readArray(dec *jsontext.Decoder, depth int) (any, error) {
+func readArray(dec *reader, depth int) (any, error) {
 	a := []any{}
 	for dec.PeekKind() != ']' {
 		v, err := readValue(dec, depth+1)

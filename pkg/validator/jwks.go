@@ -33,14 +33,18 @@ func (k StaticKeys) PublicKey(_ context.Context, kid string, _ time.Time) (*rsa.
 	return nil, ErrUnknownKey
 }
 
-// ReplaceableKeys is a [KeySet] whose content can be replaced at once, such as by who watches a file. It is safe for
+// ReplaceableKeys is a [KeySet] whose content can be replaced at once, such as by who watches a file. What it does not
+// have does not exist, so a key must be put there before it signs. It is made by [NewReplaceableKeys] and is safe for
 // concurrent use.
 type ReplaceableKeys struct{ current atomic.Pointer[StaticKeys] }
 
 // NewReplaceableKeys returns a ReplaceableKeys that holds keys, at least one.
 func NewReplaceableKeys(keys StaticKeys) (*ReplaceableKeys, error) {
 	k := new(ReplaceableKeys)
-	return k, k.Replace(keys)
+	if err := k.Replace(keys); err != nil {
+		return nil, err
+	}
+	return k, nil
 }
 
 // Replace replaces all keys. If there are none among the new ones, or one that is not usable, it returns an error and
@@ -77,19 +81,29 @@ type KeyProblem struct {
 	Problem string
 }
 
-func (p KeyProblem) String() string { return fmt.Sprintf("key %s: %s", quote(p.KeyID), p.Problem) }
+func (p KeyProblem) String() string {
+	if p.KeyID == "" {
+		return p.Problem
+	}
+	return fmt.Sprintf("key %s: %s", quote(p.KeyID), p.Problem)
+}
+
+// maxProblems bounds what is reported of one JWK Set: a report goes into logs, and a set of a MiB can have half a million
+// members that are no keys.
+const maxProblems = 16
 
 // MaxJWKSBytes is the longest JWK Set that is read. Cognito's have about 1 KiB.
 const MaxJWKSBytes = 1 << 20
 
 // ParseJWKS reads the usable keys of a JWK Set (RFC 7517 section 5): public RSA keys of 2048 to 8192 bits with a
 // kid, whose use is sig or absent and whose alg is RS256 or absent. What it leaves out, it reports; as the RFC
-// asks, that is no error as long as one key is usable. A kid that two different keys claim is none's.
+// asks, that is no error as long as one key is usable. It reports the first 16 and how many more there are. A kid that two
+// different keys claim is none's, and a key whose private half stands in the same set is nobody's.
 func ParseJWKS(text []byte) (StaticKeys, []KeyProblem, error) {
 	if len(text) > MaxJWKSBytes {
 		return nil, nil, fmt.Errorf("validator: JWK Set has %d bytes, want at most %d", len(text), MaxJWKSBytes)
 	}
-	set, err := parseObject(text)
+	set, err := parseObject(text, maxJWKSValues)
 	if err != nil {
 		return nil, nil, fmt.Errorf("validator: JWK Set is %w", err)
 	}
@@ -99,24 +113,30 @@ func ParseJWKS(text []byte) (StaticKeys, []KeyProblem, error) {
 	}
 	keys, problems := collect(list)
 	if len(keys) == 0 {
-		return nil, problems, fmt.Errorf("validator: JWK Set has no usable key among its %d: %v", len(list), problems)
+		return nil, problems, fmt.Errorf("validator: JWK Set has no usable key among its %d: %v", len(list), problems[:min(len(problems), 3)])
 	}
 	return keys, problems, nil
 }
 
 func collect(list []any) (keys StaticKeys, problems []KeyProblem) {
 	keys = make(StaticKeys)
-	ambiguous := make(map[string]bool)
+	ambiguous, published := make(map[string]bool), publishedModuli(list)
+	left := 0
 	for _, item := range list {
 		j, _ := item.(map[string]any)
 		kid, _ := j["kid"].(string)
 		key, err := usable(j, kid)
+		if err == nil && published[key.N.String()] {
+			err = errors.New("its private key stands in another member: a secret was published")
+		}
 		if err == nil && keys[kid] != nil && !keys[kid].Equal(key) {
 			ambiguous[kid] = true
 			err = errors.New("another key has this kid: neither is used")
 		}
 		if err != nil {
-			problems = append(problems, KeyProblem{kid, err.Error()})
+			if left++; left <= maxProblems {
+				problems = append(problems, KeyProblem{kid[:min(len(kid), maxKeyIDBytes)], err.Error()})
+			}
 			continue
 		}
 		keys[kid] = key
@@ -124,7 +144,32 @@ func collect(list []any) (keys StaticKeys, problems []KeyProblem) {
 	for kid := range ambiguous {
 		delete(keys, kid)
 	}
+	if left > maxProblems {
+		problems = append(problems, KeyProblem{Problem: fmt.Sprintf("%d more are left out", left-maxProblems)})
+	}
 	return keys, problems
+}
+
+// publishedModuli returns the moduli of which the set has a private member, in decimal.
+func publishedModuli(list []any) map[string]bool {
+	published := make(map[string]bool)
+	for _, item := range list {
+		j, _ := item.(map[string]any)
+		if n, ok := number(j["n"]); ok && privateMember(j) != "" {
+			published[n.String()] = true
+		}
+	}
+	return published
+}
+
+// privateMember returns the name of a member that no public key has, or "".
+func privateMember(j object) string {
+	for _, m := range privateMembers {
+		if _, ok := j[m]; ok {
+			return m
+		}
+	}
+	return ""
 }
 
 // privateMembers are those of RSA private keys and of symmetric keys (RFC 7518 sections 6.3.2 and 6.4.1).
@@ -134,10 +179,8 @@ func usable(j object, kid string) (*rsa.PublicKey, error) {
 	if j == nil {
 		return nil, errors.New("no JSON object")
 	}
-	for _, m := range privateMembers {
-		if _, ok := j[m]; ok {
-			return nil, fmt.Errorf("has %s, so it is no public key: a secret was published", m)
-		}
+	if m := privateMember(j); m != "" {
+		return nil, fmt.Errorf("has %s, so it is no public key: a secret was published", m)
 	}
 	if j["kty"] != "RSA" {
 		return nil, errors.New("kty is not RSA")

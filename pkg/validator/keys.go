@@ -77,6 +77,7 @@ type fetched struct {
 	since time.Time     // when it began to serve, or was confirmed: the start of that fetch
 	asOf  time.Time     // the same, but zero for a seed: what it does not have may have come since
 	fresh time.Duration // for how long the server says that it is; negative if it does not say
+	age   time.Duration // how old the answer was when it came (RFC 9111 section 5.1)
 	etag  string
 	noted string // the problems, to log them once
 }
@@ -84,6 +85,9 @@ type fetched struct {
 // maxWaiting bounds how many callers may wait for a fetch at once. Whoever sends unknown kids can make us wait, and what
 // waits holds memory and a place among the checks under way; the others are told to come back.
 const maxWaiting = 64
+
+// maxETagBytes bounds an ETag that is sent back: servers limit what they read of a request's headers.
+const maxETagBytes = 256
 
 // flight is a fetch under way; done is closed at its end.
 type flight struct{ done chan struct{} }
@@ -104,7 +108,7 @@ type KeyStatus struct {
 func NewRemoteKeys(cfg RemoteKeysConfig) (*RemoteKeys, error) {
 	u, err := url.Parse(cfg.URL)
 	if err != nil || u.Host == "" || !allowedURL(u) {
-		return nil, fmt.Errorf("validator: JWKS URL is %q, want https://…, or http://… on a loopback address", cfg.URL)
+		return nil, fmt.Errorf("validator: JWKS URL is %q, want https://…, or http://… on a loopback address", withoutSecrets(u))
 	}
 	cfg.MaxAge = cmp.Or(cfg.MaxAge, time.Hour)
 	cfg.MinInterval = cmp.Or(cfg.MinInterval, 10*time.Second)
@@ -120,8 +124,7 @@ func NewRemoteKeys(cfg RemoteKeysConfig) (*RemoteKeys, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	// The query is left out of the log: that of a presigned URL is a secret.
-	log := cfg.Logger.With("url", u.Scheme+"://"+u.Host+u.EscapedPath())
+	log := cfg.Logger.With("url", withoutSecrets(u))
 	k := &RemoteKeys{cfg: cfg, client: newClient(cfg), log: log, ready: make(chan struct{})}
 	if cfg.Seed != nil {
 		if err := cfg.Seed.check(); err != nil {
@@ -131,6 +134,14 @@ func NewRemoteKeys(cfg RemoteKeysConfig) (*RemoteKeys, error) {
 		close(k.ready)
 	}
 	return k, nil
+}
+
+// withoutSecrets writes a URL without user and query: that of a presigned URL is a secret. It may be nil.
+func withoutSecrets(u *url.URL) string {
+	if u == nil {
+		return ""
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
 func newClient(cfg RemoteKeysConfig) *http.Client {
@@ -237,58 +248,62 @@ func (k *RemoteKeys) lookup(ctx context.Context, kid string, asOf time.Time, may
 		return nil, nil, &KeysUnavailableError{RetryAfter: max(pause, time.Second), Err: k.failed}
 	}
 	if k.flight == nil {
-		k.takeOff(ctx, now)
+		k.takeOff(ctx, now, false)
 	}
 	k.waiting++
 	return nil, k.flight.done, nil
 }
 
 // takeOff starts a fetch. It outlives the caller's context, as others may come to wait for it, and is bounded by
-// Timeout. The caller holds mu.
-func (k *RemoteKeys) takeOff(ctx context.Context, now time.Time) *flight {
+// Timeout. A conditional one lets the server say that nothing has changed: not where a key is missed, nor after a failure,
+// which may be due to the condition. The caller holds mu.
+func (k *RemoteKeys) takeOff(ctx context.Context, now time.Time, conditional bool) *flight {
 	f := &flight{done: make(chan struct{})}
 	k.flight, k.started = f, now
 	var last string
-	if s := k.current.Load(); s != nil {
+	if s := k.current.Load(); s != nil && conditional && k.failed == nil {
 		last = s.etag
 	}
 	go func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), k.cfg.Timeout)
 		defer cancel()
-		defer close(f.done) // whatever a Logger does
 		got, err := k.fetch(ctx, last)
-		k.land(got, err)
+		report := k.land(got, err)
+		close(f.done)
+		defer func() { _ = recover() }() // of a Logger, which must not end the process
+		report()
 	}()
 	return f
 }
 
-// land takes over what a fetch got. A set without keys means that the current one was confirmed.
-func (k *RemoteKeys) land(got *fetched, err error) {
+// land takes over what a fetch got, and returns what logs it: a log that blocks must not hold up who looks for a key. A set
+// without keys means that the current one was confirmed.
+func (k *RemoteKeys) land(got *fetched, err error) (report func()) {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	before, failedBefore := k.current.Load(), k.failed
 	k.flight, k.failed = nil, err
 	k.status.Fetches++
 	if err != nil {
 		k.status.Failures++
 	} else {
-		got.since, got.asOf = k.started, k.started
+		got.since, got.asOf = k.started, k.started.Add(-got.age)
 		got.takeOver(before)
 		if before == nil {
 			close(k.ready)
 		}
 		k.current.Store(got)
 	}
-	k.mu.Unlock()
-
-	// A log that blocks must not hold up who looks for a key.
-	switch {
-	case err != nil:
-		k.log.Error("jwks fetch failed", "error", err)
-		return
-	case failedBefore != nil:
-		k.log.Info("jwks fetch works again")
+	return func() {
+		if err != nil {
+			k.log.Error("jwks fetch failed", "error", err)
+			return
+		}
+		if failedBefore != nil {
+			k.log.Info("jwks fetch works again")
+		}
+		k.logChange(before, got)
 	}
-	k.logChange(before, got)
 }
 
 // takeOver fills a set that only confirms the one before, and keeps the keys that both have, so that who has verified
@@ -356,7 +371,7 @@ func (k *RemoteKeys) fetch(ctx context.Context, etag string) (_ *fetched, err er
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusNotModified && etag != "" {
-		return &fetched{fresh: freshness(resp.Header)}, nil
+		return &fetched{fresh: freshness(resp.Header), age: seconds(resp.Header.Get("Age"))}, nil
 	}
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("status is %d, want 200", resp.StatusCode)
@@ -369,7 +384,10 @@ func (k *RemoteKeys) fetch(ctx context.Context, etag string) (_ *fetched, err er
 	if err != nil {
 		return nil, err
 	}
-	got := &fetched{keys: keys, fresh: freshness(resp.Header), etag: resp.Header.Get("ETag")}
+	got := &fetched{keys: keys, fresh: freshness(resp.Header), age: seconds(resp.Header.Get("Age"))}
+	if etag := resp.Header.Get("ETag"); len(etag) <= maxETagBytes {
+		got.etag = etag
+	}
 	if len(problems) > 0 {
 		got.noted = fmt.Sprint(problems)
 	}
@@ -406,7 +424,7 @@ func (k *RemoteKeys) Refresh(ctx context.Context) error {
 	k.mu.Lock()
 	f := k.flight
 	if f == nil {
-		f = k.takeOff(ctx, k.cfg.Now())
+		f = k.takeOff(ctx, k.cfg.Now(), true)
 	}
 	k.mu.Unlock()
 	select {

@@ -391,6 +391,7 @@ func TestLogHoldsNoQuery(t *testing.T) {
 	}, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, _ string) {
 		f.set(func(f *fakeJWKS) { f.err = errors.New("down") })
 		err := k.Refresh(t.Context())
+		synctest.Wait()
 		if err == nil || strings.Contains(err.Error()+log.String(), "CANARY") || !strings.Contains(log.String(), "keys.example") {
 			t.Errorf("error is %v and log %q, want the host and no query", err, &log)
 		}

@@ -235,7 +235,7 @@ func unreachableKeys(t *testing.T, _ *cognitotest.Pool) validator.KeySet {
 	return remoteKeys(t, func(*http.Request) (*http.Response, error) { return nil, errors.New("no route to host") })
 }
 
-func remoteKeys(t *testing.T, answer transport) validator.KeySet {
+func remoteKeys(t *testing.T, answer roundTripper) validator.KeySet {
 	t.Helper()
 	issuer := validator.CognitoIssuer("eu-west-1", cognitotest.DemoPoolID)
 	keys, err := validator.NewRemoteKeys(validator.RemoteKeysConfig{
@@ -246,10 +246,6 @@ func remoteKeys(t *testing.T, answer transport) validator.KeySet {
 	}
 	return keys
 }
-
-type transport func(*http.Request) (*http.Response, error)
-
-func (f transport) RoundTrip(req *http.Request) (*http.Response, error) { return f(req) }
 
 func httpGet(ctx context.Context, url string) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)

@@ -180,7 +180,7 @@ func TestRFCSignatures(t *testing.T) {
 // rsaKeyOf decodes and checks a JWK as ParseJWKS does, except for its kid, use and alg, which some examples lack.
 func rsaKeyOf(t *testing.T, text json.RawMessage) *rsa.PublicKey {
 	t.Helper()
-	j, err := parseObject(text)
+	j, err := parseObject(text, maxHeaderValues)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func TestRFCExtensionsAreRefused(t *testing.T) {
 	for _, test := range tests {
 		i := slices.IndexFunc(examples, func(e rfcExample) bool { return e.Source == test.source })
 		part, _, _ := strings.Cut(examples[i].Token, ".")
-		header, err := decodePart("header", part)
+		header, err := decodePart("header", part, maxHeaderValues)
 		if err != nil {
 			t.Fatalf("%s: %v", test.source, err)
 		}

@@ -8,6 +8,9 @@ import (
 // maxKeyIDBytes bounds the kid. Cognito's have 44 bytes, thumbprints (RFC 7638) fewer than 100.
 const maxKeyIDBytes = 256
 
+// maxHeaderBytes bounds the encoded header. Cognito's has about 110 bytes.
+const maxHeaderBytes = 4 << 10
+
 // A token is a compact JWS taken apart. Nothing of it is verified.
 type token struct {
 	kid       string
@@ -25,14 +28,17 @@ func parse(compact string) (*token, error) {
 	if len(compact) > MaxTokenBytes {
 		return nil, refuse(ErrMalformed, "token has %d bytes, want at most %d", len(compact), MaxTokenBytes)
 	}
-	parts := strings.Split(compact, ".")
-	if len(parts) != 3 {
-		return nil, refuse(ErrMalformed, "token has %d parts, want the 3 of a compact JWS", len(parts))
+	if n := strings.Count(compact, "."); n != 2 {
+		return nil, refuse(ErrMalformed, "token has %d parts, want the 3 of a compact JWS", n+1)
 	}
+	parts := strings.Split(compact, ".")
 	if strings.ContainsAny(compact, "\r\n") {
 		return nil, refuse(ErrMalformed, "token has a line break")
 	}
-	header, err := decodePart("header", parts[0])
+	if len(parts[0]) > maxHeaderBytes {
+		return nil, refuse(ErrMalformed, "header has %d bytes, want at most %d", len(parts[0]), maxHeaderBytes)
+	}
+	header, err := decodePart("header", parts[0], maxHeaderValues)
 	if err != nil {
 		return nil, err
 	}
@@ -40,7 +46,7 @@ func parse(compact string) (*token, error) {
 	if t.kid, err = checkHeader(header); err != nil {
 		return nil, err
 	}
-	if t.claims, err = decodePart("payload", parts[1]); err != nil {
+	if t.claims, err = decodePart("payload", parts[1], maxClaims); err != nil {
 		return nil, err
 	}
 	if t.signature, err = strictBase64.DecodeString(parts[2]); err != nil || len(t.signature) == 0 {
@@ -49,13 +55,13 @@ func parse(compact string) (*token, error) {
 	return t, nil
 }
 
-// decodePart decodes a part that is a JSON object.
-func decodePart(name, part string) (object, error) {
+// decodePart decodes a part that is a JSON object of at most so many values.
+func decodePart(name, part string, most int) (object, error) {
 	text, err := strictBase64.DecodeString(part)
 	if err != nil {
 		return nil, refuse(ErrMalformed, "%s is no unpadded base64url", name)
 	}
-	o, err := parseObject(text)
+	o, err := parseObject(text, most)
 	if err != nil {
 		return nil, refuse(ErrMalformed, "%s is %v", name, err)
 	}
@@ -95,6 +101,9 @@ func checkHeader(h object) (kid string, err error) {
 // sign one day, such as logout tokens, are something else (RFC 8725 section 3.11, RFC 9068 section 4).
 func acceptedType(typ any) bool {
 	s, ok := typ.(string)
+	if len(s) > len("application/at+jwt") {
+		return false
+	}
 	s = strings.ToLower(s)
 	s = strings.TrimPrefix(s, "application/") // RFC 7515 section 4.1.9: it may be left out
 	return ok && (s == "jwt" || s == "at+jwt")

@@ -47,6 +47,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -159,7 +160,8 @@ func JWKSURL(issuer string) string {
 	return issuer + "/.well-known/jwks.json"
 }
 
-// New checks the configurations, one for each user pool, and does no I/O. An issuer may occur only once.
+// New checks the configurations, one for each user pool, and does no I/O. An issuer may occur only once. What the caller
+// does with their slices and maps later changes nothing.
 func New(pools ...Config) (*Validator, error) {
 	if len(pools) == 0 {
 		return nil, errors.New("validator: no user pool, want at least one")
@@ -200,6 +202,10 @@ func newPool(c Config) (*pool, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
+	c.Issuers, c.Audience, c.RequiredScopes, c.TokenUses = slices.Clone(c.Issuers), slices.Clone(c.Audience), slices.Clone(c.RequiredScopes), slices.Clone(c.TokenUses)
+	if keys, ok := c.Keys.(StaticKeys); ok {
+		c.Keys = maps.Clone(keys)
+	}
 	p := &pool{Config: c, clients: make(map[string]bool, len(c.ClientIDs))}
 	for _, id := range c.ClientIDs {
 		p.clients[id] = true
@@ -221,6 +227,9 @@ func (c *Config) check() error {
 		return fmt.Errorf("Leeway is %v and ExpLeeway %v, want at most %v and not negative", c.Leeway, c.ExpLeeway, MaxLeeway)
 	case c.Keys == nil:
 		return errors.New("Keys is nil, want a KeySet")
+	}
+	if len(c.Audience) > 0 && !slices.Contains(c.TokenUses, AccessToken) {
+		return errors.New("Audience is set and only ID tokens are accepted, whose aud is the client: list it in ClientIDs")
 	}
 	for _, s := range c.RequiredScopes {
 		if !isScopeToken(s) {
