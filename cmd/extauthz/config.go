@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -58,7 +59,7 @@ FILE is ` + defaultConfig + ` unless said otherwise.`,
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok (pools: %d, clients: %d, routes: %d), revision %s, policy %s\n",
-				path, len(cfg.Pools), len(cfg.Clients), len(cfg.Routes), cfg.Revision(), p.engine.Revision())
+				path, len(cfg.Pools), len(cfg.Clients), len(cfg.Routes), cfg.Revision(), cmp.Or(p.engine.Revision(), "from bundles"))
 			return err
 		},
 	}, &cobra.Command{

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,7 +40,7 @@ func newPools(cfg *config.Config, log *slog.Logger) (*pools, error) {
 	if p.validator, err = validator.New(configs...); err != nil {
 		return nil, err
 	}
-	if err := p.denylist(cfg); err != nil {
+	if err := p.denylist(cfg, log); err != nil {
 		return nil, err
 	}
 	if c := cfg.TokenCache; c.Enabled {
@@ -60,7 +60,7 @@ func (p *pools) authenticator() authz.Authenticator {
 }
 
 // denylist reads the denylist, and has it read again when it changes.
-func (p *pools) denylist(cfg *config.Config) error {
+func (p *pools) denylist(cfg *config.Config, log *slog.Logger) error {
 	if cfg.Denylist.File == "" {
 		return nil
 	}
@@ -72,6 +72,10 @@ func (p *pools) denylist(cfg *config.Config) error {
 		}
 		list := make([]validator.Revocation, len(entries))
 		for i, e := range entries {
+			if e.ClientID != "" && !accepts(cfg, e.Pool, e.ClientID) {
+				// No mistake if the pool's list has lost the client too; else one that lets the client go on.
+				log.Warn("denylist has a client that its pool does not accept anyway: is the id, or the pool, another?", "client_id", e.ClientID, "pool", e.Pool)
+			}
 			list[i] = validator.Revocation{
 				Pool: e.Pool, ClientID: e.ClientID, TokenID: e.TokenID, Subject: e.Subject, IssuedBefore: e.IssuedBeforeTime(), Note: e.Note,
 			}
@@ -238,6 +242,17 @@ func (p *pools) await(ctx context.Context, timeout time.Duration) bool {
 	return true
 }
 
+// accepts reports whether a pool, or any pool if the name is empty, accepts a client.
+func accepts(cfg *config.Config, name, clientID string) bool {
+	for poolName, pool := range cfg.Pools {
+		isClient := func(c string) bool { return cfg.Clients[c].ID == clientID }
+		if (name == "" || name == poolName) && (pool.AnyClient || slices.ContainsFunc(pool.Clients, isClient)) {
+			return true
+		}
+	}
+	return false
+}
+
 // clientNames returns the names of app clients. A client is a pool and an id: the same id in two pools is two.
 func clientNames(cfg *config.Config) func(pool, clientID string) string {
 	type client struct{ pool, id string }
@@ -256,28 +271,6 @@ func identity(cfg *config.Config) authz.Identity {
 		MaxBytes: cfg.IdentityHeaders.MaxBytes,
 		Claims:   cfg.IdentityHeaders.Claims,
 	}
-}
-
-func decisionLog(cfg *config.Config) authz.DecisionLog {
-	var log authz.DecisionLog
-	switch cfg.DecisionLog.Allowed {
-	case config.LogAll:
-		log.AllowedRatio = 1
-	case config.LogSampled:
-		log.AllowedRatio = cfg.DecisionLog.SampleRatio
-	}
-	for _, field := range cfg.DecisionLog.Include {
-		kind, name, _ := strings.Cut(field, ".")
-		switch kind {
-		case "headers":
-			log.Headers = append(log.Headers, strings.ToLower(name))
-		case "query":
-			log.Query = append(log.Query, name)
-		case "claims":
-			log.Claims = append(log.Claims, name)
-		}
-	}
-	return log
 }
 
 func serverTLS(cfg *config.Config) (*tls.Config, error) {

@@ -12,11 +12,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.opentelemetry.io/otel/metric"
 
 	"github.com/cognito-extauthz/extauthz/internal/asynclog"
 	"github.com/cognito-extauthz/extauthz/internal/authz"
 	"github.com/cognito-extauthz/extauthz/internal/config"
+	"github.com/cognito-extauthz/extauthz/internal/decisionlog"
+	"github.com/cognito-extauthz/extauthz/internal/opa"
 	"github.com/cognito-extauthz/extauthz/internal/route"
 	"github.com/cognito-extauthz/extauthz/internal/server"
 	"github.com/cognito-extauthz/extauthz/internal/telemetry"
@@ -42,9 +43,9 @@ EXTAUTHZ__LISTEN__GRPC=0.0.0.0:9191.`,
 			if err != nil {
 				return err
 			}
-			out := asynclog.New(cmd.ErrOrStderr(), logLines)
+			out := asynclog.New(cmd.ErrOrStderr(), decisionlog.Limits)
 			log := slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: cfg.Log.SlogLevel()}))
-			err = serve(cmd.Context(), path, cfg, log, out.Dropped)
+			err = serve(cmd.Context(), path, cfg, log, output{stdout: cmd.OutOrStdout(), stderr: out})
 			closing, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), time.Second)
 			defer cancel()
 			return errors.Join(err, out.Close(closing))
@@ -54,11 +55,8 @@ EXTAUTHZ__LISTEN__GRPC=0.0.0.0:9191.`,
 	return cmd
 }
 
-// logLines is how many lines may wait to be written. A burst of denials fits; a log that nobody reads costs a few MiB.
-const logLines = 4 << 10
-
 // serve is the parts list of the program. It runs until ctx ends and everything is drained.
-func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logger, lost func() uint64) error {
+func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logger, out output) error {
 	tel, err := telemetry.New(ctx, telemetry.Config{
 		Version: programVersion(), TraceRate: cfg.Telemetry.TraceRate, TraceRatio: cfg.Telemetry.TraceRatio,
 	})
@@ -66,18 +64,22 @@ func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logge
 		return err
 	}
 	defer closeTelemetry(tel, log)
-	if err := observeLog(tel.Meter, lost); err != nil {
-		return err
-	}
-
 	p, err := newParts(ctx, path, cfg, log)
 	if err != nil {
 		return err
 	}
-	if err := p.pools.observe(tel.Meter); err != nil {
+	if err := errors.Join(p.pools.observe(tel.Meter), p.observeBundles(tel.Meter), observePolicy(tel.Meter, p.engine)); err != nil {
 		return err
 	}
-	service, err := newService(cfg, p, log, tel)
+	decisions, err := newDecisions(cfg, p, log, out)
+	if err != nil {
+		return &wrongError{fmt.Errorf("%s: %w", path, err)}
+	}
+	defer decisions.closeLate()
+	if err := observeLog(tel.Meter, decisions.log, out.stderr); err != nil {
+		return err
+	}
+	service, err := newService(cfg, p, decisions.log, log, tel)
 	if err != nil {
 		return err
 	}
@@ -102,28 +104,25 @@ func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logge
 	var running sync.WaitGroup
 	running.Go(func() { p.pools.run(background) })
 	running.Go(func() { _ = p.engine.Run(background) }) // ends with background, without an error
+	ctx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	var sourceErr error
+	running.Go(func() {
+		if sourceErr = p.runSource(background); sourceErr != nil {
+			giveUp()
+		}
+	})
 	go func() {
-		if p.pools.await(ctx, cfg.Startup.KeysTimeout) {
+		if p.pools.await(ctx, cfg.Startup.KeysTimeout) && p.awaitPolicy(ctx, cfg) {
 			srv.Ready()
 			log.Info("ready")
 		}
 	}()
 	announce(log, cfg, srv, p.engine)
-	err = srv.Serve(ctx)
+	err = errors.Join(srv.Serve(ctx), decisions.close(background)) // before what it may send them with ends
 	stop()
 	running.Wait()
-	return err
-}
-
-// observeLog shows how much of the log was lost.
-func observeLog(meter metric.Meter, lost func() uint64) error {
-	_, err := meter.Int64ObservableCounter("extauthz.log.lost",
-		metric.WithDescription("Log lines that were dropped because the log was not read fast enough."),
-		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(int64(lost()))
-			return nil
-		}))
-	return err
+	return errors.Join(err, sourceErr)
 }
 
 func closeTelemetry(tel *telemetry.Telemetry, log *slog.Logger) {
@@ -134,7 +133,7 @@ func closeTelemetry(tel *telemetry.Telemetry, log *slog.Logger) {
 	}
 }
 
-func newService(cfg *config.Config, p parts, log *slog.Logger, tel *telemetry.Telemetry) (*authz.Service, error) {
+func newService(cfg *config.Config, p parts, decisions authz.DecisionRecorder, log *slog.Logger, tel *telemetry.Telemetry) (*authz.Service, error) {
 	return authz.New(authz.Config{
 		Authenticator:       p.pools.authenticator(),
 		Authorizer:          p.engine,
@@ -143,6 +142,9 @@ func newService(cfg *config.Config, p parts, log *slog.Logger, tel *telemetry.Te
 		Identity:            identity(cfg),
 		Realm:               cfg.Realm,
 		RemoveAuthorization: cfg.Upstream.Authorization == config.Remove,
+
+		OPAEnvoy:               cfg.Policy.Dialect == config.DialectOPAEnvoy,
+		AuthenticationOptional: cfg.Authentication == config.Optional,
 		Limits: authz.Limits{
 			PathBytes:        cfg.Limits.PathBytes,
 			HeaderBytes:      cfg.Limits.HeaderBytes,
@@ -150,7 +152,7 @@ func newService(cfg *config.Config, p parts, log *slog.Logger, tel *telemetry.Te
 			TokenBytes:       cfg.Limits.TokenBytes,
 			ConcurrentChecks: cfg.Limits.ConcurrentChecks,
 		},
-		Log:    decisionLog(cfg),
+		Log:    decisionLog(cfg, decisions),
 		Logger: log,
 		Meter:  tel.Meter,
 		Tracer: tel.Tracer,
@@ -167,6 +169,9 @@ func announce(log *slog.Logger, cfg *config.Config, srv *server.Server, engine *
 			log.Warn("pool accepts the tokens of every app client", "pool", name)
 		}
 	}
+	if cfg.Authentication == config.Optional {
+		log.Warn("requests without a token reach the policy, which alone decides about them")
+	}
 }
 
 // parts are what is made of a configuration and of the files that it names, before anything is served.
@@ -174,6 +179,7 @@ type parts struct {
 	pools  *pools
 	routes *route.Table
 	engine *policy.Engine
+	source *opa.Source // of policies; nil: none but the engine's own
 	tls    *tls.Config // nil: none
 }
 
@@ -193,7 +199,13 @@ func newParts(ctx context.Context, path string, cfg *config.Config, log *slog.Lo
 	if p.tls, err = serverTLS(cfg); err != nil {
 		return p, fmt.Errorf("listen.tls: %w", err)
 	}
-	p.engine, err = newEngine(ctx, cfg, log)
+	if p.engine, err = newEngine(ctx, cfg, log); err != nil {
+		return p, err
+	}
+	if err = watchPolicy(ctx, cfg, p.pools.files, p.engine); err != nil {
+		return p, err
+	}
+	p.source, err = newSource(ctx, cfg, p.engine, log)
 	return p, err
 }
 
@@ -204,6 +216,9 @@ func newEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) (*poli
 	}
 	engine, err := policy.New(ctx, policy.Config{
 		Dir:             dir,
+		LoadLater:       cfg.HasBundles(),
+		Dialect:         policy.Dialect(cfg.Policy.Dialect),
+		ExtauthzInput:   cfg.Policy.ExtauthzInput,
 		Decision:        cfg.Policy.Decision,
 		Timeout:         cfg.Policy.Timeout,
 		ReservedHeaders: identity(cfg).IdentityHeaders(),

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/cognito-extauthz/extauthz/internal/cognitotest"
+	"github.com/cognito-extauthz/extauthz/internal/decisionlog"
 )
 
 // stuck is a log that nobody reads.
@@ -54,7 +55,7 @@ func TestStuckLogHoldsUpNoAnswer(t *testing.T) {
 	req := &authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{
 		Http: &authv3.AttributeContext_HttpRequest{Method: "GET", Path: "/x", Host: "api.example.com"},
 	}}}
-	for i := range logLines + 100 { // each is logged, and they are more than may wait
+	for i := range decisionlog.Limits.Items + 200 { // each is logged, and they are more than may wait
 		call, done := context.WithTimeout(ctx, 20*time.Second)
 		resp, err := client.Check(call, req, grpc.WaitForReady(true))
 		done()

@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/cognito-extauthz/extauthz/internal/config"
+	"github.com/cognito-extauthz/extauthz/pkg/policy"
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
 )
 
@@ -19,6 +20,7 @@ type status struct {
 	PolicyRevision string                `json:"policy_revision"`
 	Pools          map[string]poolStatus `json:"pools"`
 	Files          []fileStatus          `json:"files"`
+	Bundles        []bundleStatus        `json:"bundles,omitempty"`
 	TokenCache     *cacheStatus          `json:"token_cache,omitempty"`
 }
 
@@ -67,6 +69,7 @@ func (p parts) status(cfg *config.Config) status {
 			Name: f.Name, Path: f.Path, Revision: f.Revision, LoadedAt: f.LoadedAt, Loads: f.Loads, Failures: f.Failures, Error: textOf(f.Err),
 		})
 	}
+	s.Bundles = p.bundles()
 	if p.pools.cache != nil {
 		c := cacheStatus(p.pools.cache.Status())
 		s.TokenCache = &c
@@ -170,6 +173,17 @@ func (p *pools) observeCache(meter metric.Meter) error {
 		o.ObserveInt64(lookups, int64(s.Misses), metric.WithAttributes(attribute.String("result", "miss")))
 		return nil
 	}, tokens, bytes, lookups)
+	return err
+}
+
+// observePolicy shows what the policy engine counts.
+func observePolicy(meter metric.Meter, engine *policy.Engine) error {
+	_, err := meter.Int64ObservableCounter("extauthz.policy.unknown.keys",
+		metric.WithDescription("Keys of decisions that mean nothing and were ignored. Only the dialect opa-envoy ignores any."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(int64(engine.Stats().UnknownKeys))
+			return nil
+		}))
 	return err
 }
 

@@ -1,4 +1,7 @@
 // Package asynclog keeps a log that is slow, or that nobody reads, from holding up what is logged.
+//
+// A [Queue] hands items to a goroutine. It holds a bounded number of them, of bounded size, and loses what is more: who
+// logs never waits. A [Writer] is a Queue of lines for an [io.Writer].
 package asynclog
 
 import (
@@ -8,60 +11,190 @@ import (
 	"sync/atomic"
 )
 
-// A Writer hands lines to a goroutine that writes them. When more wait than it may hold, it drops and counts them.
-// It is safe for concurrent use.
-type Writer struct {
-	lines   chan []byte
-	done    chan struct{}
-	dropped atomic.Uint64
+// An Item is what waits in a [Queue].
+type Item interface {
+	// Size is about how many bytes the item holds on to.
+	Size() int
+	// Append adds the item's text to dst, or nothing if it has none. It runs on the queue's goroutine, so it may take its
+	// time. It may reuse dst, and what it appends is written whole or counts as lost.
+	Append(dst []byte) []byte
+	// Lost is called once for an item that was not written, from any goroutine.
+	Lost()
+}
 
-	mu     sync.RWMutex // orders Write and Close
+// Limits bound what waits. Items is how many, Bytes their size together.
+type Limits struct {
+	Items int
+	Bytes int
+}
+
+// A Queue is safe for concurrent use.
+type Queue struct {
+	items chan Item
+	bytes atomic.Int64 // of the items that wait
+	most  int64
+	done  chan struct{}
+
+	mu     sync.RWMutex // orders Put and Close
 	closed bool
 }
 
-// New returns a Writer that holds up to size lines for out. Close ends it.
-func New(out io.Writer, size int) *Writer {
-	w := &Writer{lines: make(chan []byte, size), done: make(chan struct{})}
-	go func() {
-		defer close(w.done)
-		for line := range w.lines {
-			_, _ = out.Write(line) // there is nowhere to say that the log cannot be written
+// batch is how many items are handed on at once if they are there.
+const batch = 64
+
+// NewQueue returns a Queue whose goroutine hands items to take, in order. The slice is only good for the call. Close
+// ends it.
+func NewQueue(limits Limits, take func(items []Item)) *Queue {
+	q := &Queue{items: make(chan Item, limits.Items), most: int64(limits.Bytes), done: make(chan struct{})}
+	go q.run(take)
+	return q
+}
+
+func (q *Queue) run(take func(items []Item)) {
+	defer close(q.done)
+	items := make([]Item, 0, batch)
+	for first := range q.items {
+		items = q.more(append(items[:0], first))
+		size := 0
+		for _, item := range items {
+			size += item.Size()
 		}
-	}()
-	return w
+		take(items)
+		clear(items)
+		q.bytes.Add(-int64(size))
+	}
+}
+
+// more adds the items that are there already.
+func (q *Queue) more(items []Item) []Item {
+	for len(items) < batch {
+		select {
+		case item, ok := <-q.items:
+			if !ok {
+				return items
+			}
+			items = append(items, item)
+		default:
+			return items
+		}
+	}
+	return items
+}
+
+// Put takes an item, or loses it if too much waits already. It never waits.
+func (q *Queue) Put(item Item) {
+	if !q.put(item) {
+		item.Lost()
+	}
+}
+
+func (q *Queue) put(item Item) bool {
+	q.mu.RLock()
+	defer q.mu.RUnlock()
+	size := int64(item.Size())
+	if q.closed {
+		return false
+	}
+	if q.bytes.Add(size) > q.most {
+		q.bytes.Add(-size)
+		return false
+	}
+	select {
+	case q.items <- item:
+		return true
+	default:
+		q.bytes.Add(-size)
+		return false
+	}
+}
+
+// Close hands on what waits and ends the goroutine, or returns ctx's error if that takes too long.
+func (q *Queue) Close(ctx context.Context) error {
+	q.mu.Lock()
+	if !q.closed {
+		q.closed = true
+		close(q.items)
+	}
+	q.mu.Unlock()
+	select {
+	case <-q.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A Writer is a [Queue] of lines. Each Write is one line, with its line break. It is safe for concurrent use.
+type Writer struct {
+	*Queue
+
+	lost atomic.Uint64
+}
+
+// New returns a Writer to out.
+func New(out io.Writer, limits Limits) *Writer {
+	return &Writer{Queue: NewQueue(limits, lines(out))}
 }
 
 // Write takes a copy of line. It never waits and never fails.
 func (w *Writer) Write(line []byte) (int, error) {
-	w.mu.RLock()
-	defer w.mu.RUnlock()
-	if w.closed {
-		w.dropped.Add(1)
-		return len(line), nil
-	}
-	select {
-	case w.lines <- append([]byte(nil), line...):
-	default:
-		w.dropped.Add(1)
-	}
+	w.Put(&text{append([]byte(nil), line...), w})
 	return len(line), nil
 }
 
-// Dropped returns how many lines were lost.
-func (w *Writer) Dropped() uint64 { return w.dropped.Load() }
+// LostLines returns how many lines of Write were lost. Other items count for themselves.
+func (w *Writer) LostLines() uint64 { return w.lost.Load() }
 
-// Close writes what waits and ends the goroutine, or returns ctx's error if that takes too long.
-func (w *Writer) Close(ctx context.Context) error {
-	w.mu.Lock()
-	if !w.closed {
-		w.closed = true
-		close(w.lines)
+type text struct {
+	bytes []byte
+	w     *Writer
+}
+
+func (t *text) Size() int                { return len(t.bytes) }
+func (t *text) Append(dst []byte) []byte { return append(dst, t.bytes...) }
+func (t *text) Lost()                    { t.w.lost.Add(1) }
+
+// lines returns a function that writes the texts of items with one call.
+func lines(out io.Writer) func([]Item) {
+	var buf []byte
+	var ends []int
+	torn := false // the last write broke off inside a line
+	return func(items []Item) {
+		buf, ends = buf[:0], ends[:0]
+		if torn {
+			buf = append(buf, '\n') // so that the next line is one
+		}
+		for _, item := range items {
+			buf = item.Append(buf)
+			ends = append(ends, len(buf))
+		}
+		if len(buf) == 0 || torn && len(buf) == 1 {
+			return
+		}
+		n, err := out.Write(buf)
+		if err == nil {
+			n = len(buf)
+		}
+		if n > 0 {
+			torn = buf[n-1] != '\n'
+		}
+		lose(items, ends, n)
+		if cap(buf) > keep {
+			buf = nil
+		}
 	}
-	w.mu.Unlock()
-	select {
-	case <-w.done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+}
+
+// keep is how much memory a queue of lines holds on to for the next ones.
+const keep = 256 << 10
+
+// lose tells the items of which not all is within the first n bytes. An item without text was not lost.
+func lose(items []Item, ends []int, n int) {
+	begin := 0
+	for i, end := range ends {
+		if end > n && (i == 0 || end > begin) {
+			items[i].Lost()
+		}
+		begin = end
 	}
 }

@@ -48,11 +48,15 @@ type Config struct {
 	Identity   Identity
 	// Realm of the challenges (RFC 9110 section 11.5). Printable ASCII without quotes and backslashes.
 	Realm string
+	// OPAEnvoy shows the policy what the OPA-Envoy plugin would, and asks it about requests without a route, too.
+	OPAEnvoy bool
+	// AuthenticationOptional lets requests without a token reach the policy. A token that is there is verified.
+	AuthenticationOptional bool
 	// RemoveAuthorization keeps the token from the upstream.
 	RemoveAuthorization bool
 	Limits              Limits
 	Log                 DecisionLog
-	// Logger gets decision lines and faults.
+	// Logger gets faults.
 	Logger *slog.Logger
 	Meter  metric.Meter
 	Tracer trace.Tracer
@@ -115,7 +119,9 @@ func (s *Service) answer(ctx context.Context, req *authv3.CheckRequest, decide f
 	c.request.isGRPC = isGRPC(req.GetAttributes().GetRequest().GetHttp().GetHeaders()["content-type"])
 	c.ctx, c.span = s.recorder.span(ctx, req)
 	v := decide(c)
+	began := time.Now()
 	resp = s.respond(c, v)
+	took(&c.steps.respond, began)
 	s.recorder.record(c, v)
 	return resp
 }
@@ -137,6 +143,8 @@ type check struct {
 	claims   *validator.Claims
 	client   string // the client's configured name
 	identity []identity
+	policy   policy.Policy // that was asked
+	steps    steps
 }
 
 // margin is what is kept of Envoy's deadline to send the answer in: a fifth of the time left, between 10 and 100 ms. An
@@ -179,6 +187,7 @@ func (s *Service) verdict(c *check, req *authv3.CheckRequest) (v verdict) {
 
 // read takes from the CheckRequest what the other steps need.
 func (s *Service) read(c *check, req *authv3.CheckRequest) (verdict, bool) {
+	defer took(&c.steps.read, time.Now())
 	r, err := s.requestOf(req)
 	c.request = r
 	if err != nil {
@@ -190,6 +199,7 @@ func (s *Service) read(c *check, req *authv3.CheckRequest) (verdict, bool) {
 // route finds the route. Having none, and a path that this route does not admit, is settled after authentication: who
 // has no token must not learn which routes there are.
 func (s *Service) route(c *check) (verdict, bool) {
+	defer took(&c.steps.route, time.Now())
 	r := c.request
 	c.match = s.Routes.Match(r.host, r.method, r.path)
 	if err := s.Routes.Admits(r.path); err != nil {
@@ -200,6 +210,7 @@ func (s *Service) route(c *check) (verdict, bool) {
 
 // authenticate verifies the bearer token, unless the route is public.
 func (s *Service) authenticate(c *check) (verdict, bool) {
+	defer took(&c.steps.authenticate, time.Now())
 	if c.public() {
 		return verdict{}, true
 	}
@@ -207,28 +218,38 @@ func (s *Service) authenticate(c *check) (verdict, bool) {
 	switch {
 	case err != nil:
 		return invalid(InvalidRequest, err.Error()), false
+	case token == "" && s.AuthenticationOptional:
+		return verdict{}, true
 	case token == "":
 		return missing(), false
 	}
 	claims, verr := s.Authenticator.Validate(c.ctx, token)
 	if verr != nil {
+		s.know(c, validator.VerifiedClaims(verr))
 		return unauthenticated(verr), false
 	}
-	c.claims = claims
-	c.client = s.ClientName(claims.Pool, claims.ClientID)
+	s.know(c, claims)
 	c.identity = s.Identity.of(claims, c.client)
 	return verdict{}, true
 }
 
-// authorize asks the policy. Without a route there is nothing to ask it about.
+// know notes who is calling, for the policy and the record. Claims may be nil: nobody knows.
+func (s *Service) know(c *check, claims *validator.Claims) {
+	if claims != nil {
+		c.claims, c.client = claims, s.ClientName(claims.Pool, claims.ClientID)
+	}
+}
+
+// authorize asks the policy. Without a route there is nothing to ask it about, unless it needs none.
 func (s *Service) authorize(c *check) verdict {
+	defer took(&c.steps.authorize, time.Now())
 	if err := c.match.Admits(c.request.path); err != nil {
 		return invalid(InvalidPath, err.Error())
 	}
-	if c.match == nil {
+	if c.match == nil && !s.OPAEnvoy {
 		return deny(NoRoute, policy.Decision{})
 	}
-	d, err := s.Authorizer.Decide(c.ctx, s.input(c))
+	d, err := s.Authorizer.Decide(c.ctx, c.ask(s.input(c)))
 	switch {
 	case unreadable(err):
 		return invalid(InvalidRequest, err.Error())

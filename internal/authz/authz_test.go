@@ -27,6 +27,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
 
+	"github.com/cognito-extauthz/extauthz/internal/decisionlog"
 	"github.com/cognito-extauthz/extauthz/pkg/policy"
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
 )
@@ -258,7 +259,7 @@ func (f authenticateFunc) Validate(context.Context, string) (*validator.Claims, 
 // A log or an exporter that panics loses the record, and nothing else.
 func TestPanicsOfObserversChangeNothing(t *testing.T) {
 	for name, edit := range map[string]func(*Config){
-		"log":            func(c *Config) { c.Logger = slog.New(panickingHandler{}) },
+		"log":            func(c *Config) { c.Log.To = panickingRecorder{} },
 		"tracer":         func(c *Config) { c.Tracer = panickingTracer{} },
 		"end of a span":  func(c *Config) { c.Tracer = panickingTracer{inEnd: true} },
 		"log, and fault": func(c *Config) { c.Logger, c.Authorizer = slog.New(panickingHandler{}), authorizer(nil) },
@@ -280,6 +281,10 @@ type panickingHandler struct{ slog.Handler }
 
 func (panickingHandler) Enabled(context.Context, slog.Level) bool  { return true }
 func (panickingHandler) Handle(context.Context, slog.Record) error { panic("log") }
+
+type panickingRecorder struct{}
+
+func (panickingRecorder) Record(*decisionlog.Decision) { panic("log") }
 
 type panickingTracer struct {
 	tracenoop.Tracer
@@ -559,7 +564,7 @@ func TestLogIncludesWhatIsAskedFor(t *testing.T) {
 }
 
 func TestAllowedAreLoggedOnlyIfAskedFor(t *testing.T) {
-	h := newHarness(t, func(c *Config) { c.Log.AllowedRatio = 0 })
+	h := newHarness(t, func(c *Config) { c.Log.Ratios = map[Outcome]float64{Allowed: 0} })
 	send(t, h.Service, get("/orders"))
 	if h.log.Len() > 0 {
 		t.Errorf("log is %s, want none", h.log)

@@ -22,10 +22,7 @@ type body struct {
 // parseBody decodes the body by its content type. One that is not whole, or is encoded (gzip), is not decoded and
 // counts as cut: the policy does not see what the upstream will.
 func parseBody(http *authv3.AttributeContext_HttpRequest, headers map[string]string) (body, error) {
-	text := []byte(http.GetBody())
-	if len(text) == 0 {
-		text = http.GetRawBody()
-	}
+	text := bodyText(http)
 	if len(text) == 0 {
 		return body{}, nil
 	}
@@ -40,13 +37,28 @@ func parseBody(http *authv3.AttributeContext_HttpRequest, headers map[string]str
 	case "application/json":
 		return jsonBody(text)
 	case "application/x-www-form-urlencoded":
-		form, ok := parseForm(string(text))
-		if !ok {
-			return body{}, errors.New("the body is no well-formed form in UTF-8, as its content-type says it is")
-		}
-		return body{parsed: form}, nil
+		return formBody(text)
 	}
 	return body{}, nil
+}
+
+// A bodyParser decodes the body of a request whose headers have lower-case names.
+type bodyParser func(http *authv3.AttributeContext_HttpRequest, headers map[string]string) (body, error)
+
+// bodyText is the body from where Envoy put it: body, or raw_body if it is set to pack_as_bytes.
+func bodyText(http *authv3.AttributeContext_HttpRequest) []byte {
+	if text := http.GetBody(); text != "" {
+		return []byte(text)
+	}
+	return http.GetRawBody()
+}
+
+func formBody(text []byte) (body, error) {
+	form, ok := parseForm(string(text))
+	if !ok {
+		return body{}, errors.New("the body is no well-formed form in UTF-8, as its content-type says it is")
+	}
+	return body{parsed: form}, nil
 }
 
 // parseForm decodes a query or a form. It is not ok with a bad escape, a bare semicolon, which some servers take for a

@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/cognito-extauthz/extauthz/internal/decisionlog"
 	"github.com/cognito-extauthz/extauthz/internal/route"
 	"github.com/cognito-extauthz/extauthz/pkg/policy"
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
@@ -41,6 +42,7 @@ func goodClaims() *validator.Claims {
 type authorizer func(context.Context, *policy.Input) (policy.Decision, error)
 
 func (a authorizer) Decide(ctx context.Context, in *policy.Input) (policy.Decision, error) {
+	in.Asked(policy.Policy{Revision: a.Revision()})
 	if err := in.Complete(in, func(string) bool { return true }); err != nil {
 		return policy.Decision{}, err
 	}
@@ -64,6 +66,11 @@ var rules = []route.Rule{
 	{Path: "/healthz", Methods: []string{"GET"}, Public: true},
 }
 
+// lineRecorder writes lines at once.
+type lineRecorder struct{ log *bytes.Buffer }
+
+func (r lineRecorder) Record(d *decisionlog.Decision) { r.log.Write(decisionlog.Line(d)) }
+
 type harness struct {
 	*Service
 	log *bytes.Buffer
@@ -86,7 +93,7 @@ func newHarness(t testing.TB, edit func(*Config)) harness {
 		Realm:               "api",
 		RemoveAuthorization: true,
 		Limits:              Limits{PathBytes: 1024, HeaderBytes: 8192, BodyBytes: 1024, TokenBytes: 1024, ConcurrentChecks: 8},
-		Log:                 DecisionLog{AllowedRatio: 1},
+		Log:                 DecisionLog{To: lineRecorder{&log}},
 		Logger:              slog.New(slog.NewJSONHandler(&log, nil)),
 		Meter:               noop.NewMeterProvider().Meter(""),
 		Tracer:              tracenoop.NewTracerProvider().Tracer(""),

@@ -16,17 +16,24 @@ import (
 // input is the document that the policy sees (docs/policy-input.md).
 func (s *Service) input(c *check) *policy.Input {
 	r := c.request
-	in := &policy.Input{
-		Attributes:      attributes(r.attributes),
-		ParsedPath:      r.path.Segments(),
-		Complete:        r.complete,
-		SourcePrincipal: r.attributes.GetSource().GetPrincipal(),
-		Canonical:       policy.Canonical{Host: r.host, Path: r.path.Canonical},
-		Context: policy.Context{
-			Extensions:    r.attributes.GetContextExtensions(),
-			Metadata:      filterMetadata(r.attributes.GetMetadataContext().GetFilterMetadata()),
-			RouteMetadata: filterMetadata(r.attributes.GetRouteMetadataContext().GetFilterMetadata()),
-		},
+	in := &policy.Input{ParsedPath: r.path.Segments(), SourcePrincipal: r.attributes.GetSource().GetPrincipal()}
+	if s.OPAEnvoy {
+		in.Complete = c.completeOPAEnvoy
+		return in
+	}
+	in.Attributes, in.Complete = attributes(r.attributes), r.complete
+	c.describe(in)
+	return in
+}
+
+// describe fills in what OPA-Envoy does not have.
+func (c *check) describe(in *policy.Input) {
+	r := c.request
+	in.Canonical = policy.Canonical{Host: r.host, Path: r.path.Canonical}
+	in.Context = policy.Context{
+		Extensions:    r.attributes.GetContextExtensions(),
+		Metadata:      filterMetadata(r.attributes.GetMetadataContext().GetFilterMetadata()),
+		RouteMetadata: filterMetadata(r.attributes.GetRouteMetadataContext().GetFilterMetadata()),
 	}
 	if m := c.match; m != nil {
 		rule := m.Rule
@@ -42,7 +49,6 @@ func (s *Service) input(c *check) *policy.Input {
 			TokenID: t.TokenID, TokenUse: string(t.TokenUse), Scopes: t.Scopes, Claims: t.Map(),
 		}
 	}
-	return in
 }
 
 func filterMetadata(m map[string]*structpb.Struct) map[string]any {

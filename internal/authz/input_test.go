@@ -12,9 +12,9 @@ import (
 )
 
 // Policies written for OPA-Envoy read input.attributes. What they see here is what that plugin showed them, but for
-// the Authorization header (testdata/opa-envoy-inputs.json, recorded from a real one).
+// the Authorization header (testdata/opa-envoy/inputs.json, recorded from a real one).
 func TestAttributesAreThoseOfOPAEnvoy(t *testing.T) {
-	text, err := os.ReadFile("testdata/opa-envoy-inputs.json")
+	text, err := os.ReadFile("testdata/opa-envoy/inputs.json")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -100,6 +100,11 @@ func headerValue(h *corev3.HeaderValue) string {
 // query or body that we cannot read is refused only where a policy would decide without having seen it: a parameter
 // that it cannot see may be one that the upstream acts on.
 func (r *request) complete(in *policy.Input, reads func(field string) bool) error {
+	return r.completeWith(in, reads, parseBody)
+}
+
+// completeWith is complete with a parser of bodies.
+func (r *request) completeWith(in *policy.Input, reads func(field string) bool, parse bodyParser) error {
 	http := r.attributes.GetRequest().GetHttp()
 	if reads("parsed_query") {
 		_, query, _ := strings.Cut(http.GetPath(), "?")
@@ -109,7 +114,7 @@ func (r *request) complete(in *policy.Input, reads func(field string) bool) erro
 		}
 	}
 	if reads("parsed_body") || reads("truncated_body") {
-		b, err := parseBody(http, r.headers)
+		b, err := parse(http, r.headers)
 		if err != nil {
 			return &requestError{InvalidRequest, err.Error()}
 		}

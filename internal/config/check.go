@@ -14,6 +14,7 @@ func (d *decoder) check(c *Config) {
 		d.pool(c, name)
 	}
 	d.distinctIssuers(c)
+	d.dialect(c)
 	d.routes(c)
 	d.identityHeaders(c)
 	d.policy(c)
@@ -52,10 +53,38 @@ var (
 	policyReasons = []string{"insufficient_scope", "client_not_allowed", "policy_denied", "no_route"}
 )
 
+// dialect reports what does not go with the policy's dialect, and fills in what depends on it.
+func (d *decoder) dialect(c *Config) {
+	p := &c.Policy
+	if d.bad["policy.dialect"] {
+		return
+	}
+	if p.Dialect == DialectOPAEnvoy {
+		if !d.given("policy.decision") {
+			p.Decision = DefaultDecisionOPAEnvoy
+		}
+		if p.Dir == "" && !c.HasBundles() && !d.bad["policy.dir"] {
+			d.problem("policy.dir", "missing, want the directory with your policies, as dialect: opa-envoy is for those", "")
+		}
+		return
+	}
+	for _, missing := range d.missing {
+		missing()
+	}
+	const own = " without policy.dialect: opa-envoy"
+	if c.Authentication == Optional {
+		d.problem("authentication", "found optional"+own+", want required", "to let requests to one route through without a token, write public: true in it")
+	}
+	if p.ExtauthzInput {
+		d.problem("policy.extauthzInput", "found true"+own+", want it with that dialect, as in ours input has all of it", "delete it")
+	}
+}
+
 func (d *decoder) policy(c *Config) {
 	const builtin = "data.extauthz.base.decision" // what the default decision is made of
 	p := c.Policy
-	if p.Dir == "" && p.Decision != DefaultDecision && p.Decision != builtin && !d.bad["policy.dir"] {
+	d.policySource(c)
+	if p.Dialect == DialectExtauthz && p.Dir == "" && !c.HasBundles() && p.Decision != DefaultDecision && p.Decision != builtin && !d.bad["policy.dir"] {
 		d.problem("policy.decision", fmt.Sprintf("found %s without policy.dir, want %s, as the built-in policy has no other rule", p.Decision, DefaultDecision),
 			"name the directory with your policies in policy.dir")
 	}
@@ -76,6 +105,16 @@ func (d *decoder) policy(c *Config) {
 		case untouchable(folded(name)):
 			d.problem(key, fmt.Sprintf("found %s, want a header that does not steer the connection or the routing", name), "delete it")
 		}
+	}
+}
+
+// policySource reports two sources of policies, and what is said of one that is not there.
+func (d *decoder) policySource(c *Config) {
+	switch {
+	case c.HasBundles() && c.Policy.Dir != "":
+		d.problem("policy.dir", fmt.Sprintf("found %s beside bundles of opa, want one source of policies", quote(c.Policy.Dir)), "delete one of the two")
+	case !c.HasBundles() && c.Policy.MinRevision != "":
+		d.problem("policy.minRevision", fmt.Sprintf("found %s without bundles in opa, want it with them, as only bundles have such a revision", quote(c.Policy.MinRevision)), "")
 	}
 }
 
@@ -152,8 +191,34 @@ func (d *decoder) decisionLog(c *Config) {
 			d.problem(key, fmt.Sprintf("found %s, want a header name after headers.", quote(name)), "")
 		}
 	}
-	if c.DecisionLog.Allowed == LogSampled && c.DecisionLog.SampleRatio == 0 {
-		d.problem("decisionLog.sampleRatio", "found 0 with allowed: sampled, want more than 0", "to log no allowed checks, write allowed: none")
+	d.decisionLogTo(c)
+	d.sampled(c.DecisionLog)
+}
+
+// decisionLogTo reports a place without what it needs, and what is said of a place that is not chosen.
+func (d *decoder) decisionLogTo(c *Config) {
+	switch l := c.DecisionLog; {
+	case d.bad["decisionLog.to"]:
+	case l.To == LogToFile && l.File.Path == "":
+		d.problem("decisionLog.file.path", "found no path with to: file, want the path of a file", "")
+	case l.To != LogToFile && l.File.Path != "":
+		d.problem("decisionLog.to", fmt.Sprintf("found %s with a file, want file", l.To), "delete decisionLog.file, or write to: file")
+	case l.To == LogToOPA && c.OPA["decision_logs"] == nil && c.OPA["discovery"] == nil:
+		d.problem("decisionLog.to", "found opa without decision_logs in the section opa, want it to say where they go", "")
+	}
+}
+
+// sampled reports shares that are said for nothing.
+func (d *decoder) sampled(l DecisionLog) {
+	for _, o := range l.outcomes() {
+		switch key := "decisionLog.sampleRatios." + o.name; {
+		case d.bad["decisionLog."+o.name]:
+		case o.which == LogSampled && o.ratio == 0 && l.SampleRatio == 0:
+			d.problem("decisionLog.sampleRatio", fmt.Sprintf("found 0 with %s: sampled, want more than 0", o.name),
+				fmt.Sprintf("to log no %s checks, write %s: none", o.name, o.name))
+		case o.which != LogSampled && o.ratio != 0:
+			d.problem(key, fmt.Sprintf("found %v with %s: %s, want it with sampled", o.ratio, o.name, o.which), "write "+o.name+": sampled")
+		}
 	}
 }
 

@@ -10,7 +10,7 @@
 //
 //	yaml      the key
 //	default   the value of a key that is not there, as the file would write it
-//	required  the key must be there
+//	required  the key must be there; "dialect": unless the policy's dialect does without it
 //	enum      the only values, separated by |
 //	format    a name in formats; of each item for a list, of each value for a mapping
 //	keys      a name in formats, for the keys of a mapping
@@ -21,6 +21,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"log/slog"
@@ -44,11 +45,21 @@ type Config struct {
 	// The Amazon Cognito user pools whose tokens are accepted, each under a name of your choice.
 	Pools map[string]Pool `yaml:"pools" keys:"name" required:"true" min:"1" example:"main: {region: eu-west-1, userPoolId: eu-west-1_AbCdEfGhI, clients: [orders-batch]}"`
 	// Who may call what. The most specific route that matches decides, wherever it stands in the list; a request
-	// that matches none is denied (`no_route`). Two routes that are equally specific are an error.
-	Routes []Route `yaml:"routes" required:"true" min:"1" example:"- {methods: [GET], path: /orders, scopes: {any: [orders/read]}}"`
+	// that matches none is denied (`no_route`). Two routes that are equally specific are an error. Required, but with
+	// `policy.dialect: opa-envoy`: the policy is then asked about every request, and a route tells it more, or is public.
+	Routes []Route `yaml:"routes" required:"dialect" min:"1" example:"- {methods: [GET], path: /orders, scopes: {any: [orders/read]}}"`
+	// Whether a request needs a token. `optional` lets one without a token reach the policy, which has to deny it: there is
+	// no verified caller then. A token that is there is verified all the same. It goes with `policy.dialect: opa-envoy`
+	// only, and is said in the log at each start; elsewhere, a route is `public`.
+	Authentication string `yaml:"authentication" default:"required" enum:"required|optional"`
 	// The Rego policy that decides, after the token was verified and the route found. Without this section the
 	// built-in policy decides: it allows what the matching route says.
 	Policy Policy `yaml:"policy"`
+	// Where policies come from over the network, and where their decisions are reported to, in OPA's own configuration
+	// format: `services`, `bundles`, `discovery`, `keys`, `status`, `decision_logs`, `labels`, `persistence_directory`, …
+	// (docs/policy-sources.md). `${NAME}` in a value is replaced by that environment variable, so that no secret has to
+	// be in the file. Relative paths are relative to the working directory. What it holds is never shown.
+	OPA Opaque `yaml:"opa"`
 	// Tokens that are refused although nothing is wrong with them, such as those of a client whose secret has leaked.
 	Denylist Denylist `yaml:"denylist"`
 	// Verified tokens are remembered until they expire, so that each costs one signature check. Whatever can change
@@ -62,7 +73,8 @@ type Config struct {
 	// Bounds on what one request, or all of them together, may cost. A request beyond a size is answered with 400,
 	// a check beyond `concurrentChecks` with 503.
 	Limits Limits `yaml:"limits"`
-	// Which checks are logged, and with what. Refused, denied and failed checks always are.
+	// Which decisions are logged, where, and with what (docs/decision-log.md). What is logged besides is the service's own
+	// log, on standard error.
 	DecisionLog DecisionLog `yaml:"decisionLog"`
 	// The realm of the WWW-Authenticate challenge (RFC 6750 section 3).
 	Realm string `yaml:"realm" default:"extauthz" format:"realm"`
@@ -292,12 +304,37 @@ type Scopes struct {
 // DefaultDecision is the rule that decides, unless [Policy.Decision] says otherwise.
 const DefaultDecision = "data.extauthz.decision"
 
+// DefaultDecisionOPAEnvoy is the rule that decides with [DialectOPAEnvoy], unless [Policy.Decision] says otherwise.
+const DefaultDecisionOPAEnvoy = "data.envoy.authz.allow"
+
+// The values of [Policy.Dialect].
+const (
+	DialectExtauthz = "extauthz"
+	DialectOPAEnvoy = "opa-envoy"
+)
+
+// The values of [Config.Authentication].
+const (
+	Required = "required"
+	Optional = "optional"
+)
+
 // A Policy says which Rego decides, and what it may do.
 type Policy struct {
 	// A directory with your own policies (`*.rego`, and data in files named `data.json`, `data.yaml` or `data.yml`),
 	// read with all below it. A relative path is relative to the configuration file. Default: the built-in policy.
 	Dir string `yaml:"dir" format:"path"`
-	// The rule that decides: a package and a rule name after `data.`.
+	// The least revision of a bundle (`.manifest`) that is taken, against rollbacks. If it is a whole number, bundles must
+	// have one too and numbers are compared; else text is, byte by byte. Goes with bundles in `opa`.
+	MinRevision string `yaml:"minRevision" format:"text" example:"\"1700000000\""`
+	// What the policy gets to see, and what it answers: `extauthz` (docs/policy.md), or `opa-envoy` for policies that were
+	// written for OPA-Envoy and run as they are (docs/from-opa-envoy.md).
+	Dialect string `yaml:"dialect" default:"extauthz" enum:"extauthz|opa-envoy"`
+	// With `dialect: opa-envoy`, whether the policy also sees the verified token, the route and the canonical path, under
+	// `input.extauthz`.
+	ExtauthzInput bool `yaml:"extauthzInput" default:"false"`
+	// The rule that decides: a package and a rule name after `data.`. With `dialect: opa-envoy` the default is
+	// `data.envoy.authz.allow`.
 	Decision string `yaml:"decision" default:"data.extauthz.decision" format:"rule"`
 	// The time for one decision. A later one is answered with 503.
 	Timeout time.Duration `yaml:"timeout" default:"50ms" min:"1ms" max:"10s"`
@@ -377,15 +414,91 @@ const (
 	LogAll     = "all"
 )
 
-// DecisionLog says which checks are logged.
+// The values of [DecisionLog.To].
+const (
+	LogToStderr = "stderr"
+	LogToStdout = "stdout"
+	LogToFile   = "file"
+	LogToOPA    = "opa"
+)
+
+// DecisionLog says which decisions are logged, and where.
 type DecisionLog struct {
-	// Which allowed checks get a log line: `none` (metrics count them all the same), `sampled` or `all`.
+	// Where decisions go: `stderr` and `stdout`, as JSON lines; `file`, the same into a file that is rotated; `opa`, to
+	// OPA's decision log plugin, which the section `opa` configures. One that is slow or full holds up no answer: what it
+	// does not take is lost, and counted.
+	To string `yaml:"to" default:"stderr" enum:"stderr|stdout|file|opa"`
+	// The file, with `to: file`.
+	File LogFile `yaml:"file"`
+	// Which allowed checks are logged: `none` (metrics count them all the same), `sampled` or `all`.
 	Allowed string `yaml:"allowed" default:"none" enum:"none|sampled|all"`
-	// With `allowed: sampled`, the share of allowed checks that is logged, from 0 to 1.
+	// Which checks that refused a token are logged.
+	Refused string `yaml:"refused" default:"all" enum:"none|sampled|all"`
+	// Which checks that denied a request are logged.
+	Denied string `yaml:"denied" default:"all" enum:"none|sampled|all"`
+	// Which failed checks are logged.
+	Failed string `yaml:"failed" default:"all" enum:"none|sampled|all"`
+	// The share, from 0 to 1, that is logged of an outcome which is `sampled`.
 	SampleRatio float64 `yaml:"sampleRatio" default:"0.01" min:"0" max:"1"`
+	// The share of one outcome, where it is not to be `sampleRatio`.
+	SampleRatios SampleRatios `yaml:"sampleRatios"`
 	// What else to log of a request: `headers.NAME`, `query.NAME` or `claims.NAME`. Nothing of the three is
 	// logged unless it is named here. Headers that hold credentials cannot be named.
 	Include []string `yaml:"include" format:"logField"`
+}
+
+// LogFile is a file of decisions.
+type LogFile struct {
+	// The file. It is made if it is not there, readable for its owner only. A relative path is relative to the
+	// configuration file. On SIGHUP it is opened again, for those who rotate it themselves.
+	Path string `yaml:"path" format:"path"`
+	// How long it may get, in bytes. Then it gets the time into its name, and a new one begins.
+	MaxBytes int `yaml:"maxBytes" default:"104857600" min:"1048576" max:"1099511627776"`
+	// How many full ones are kept. The oldest is deleted first.
+	Keep int `yaml:"keep" default:"5" min:"1" max:"10000"`
+}
+
+// SampleRatios are shares by outcome. 0 means that [DecisionLog.SampleRatio] holds.
+type SampleRatios struct {
+	// Of allowed checks. 0 means `sampleRatio`, here and below.
+	Allowed float64 `yaml:"allowed" default:"0" min:"0" max:"1"`
+	// Of checks that refused a token.
+	Refused float64 `yaml:"refused" default:"0" min:"0" max:"1"`
+	// Of checks that denied a request.
+	Denied float64 `yaml:"denied" default:"0" min:"0" max:"1"`
+	// Of failed checks.
+	Failed float64 `yaml:"failed" default:"0" min:"0" max:"1"`
+}
+
+// Ratios returns the share of checks that is logged, by outcome.
+func (l DecisionLog) Ratios() map[string]float64 {
+	ratios := make(map[string]float64)
+	for _, o := range l.outcomes() {
+		switch o.which {
+		case LogAll:
+			ratios[o.name] = 1
+		case LogSampled:
+			ratios[o.name] = cmp.Or(o.ratio, l.SampleRatio)
+		default:
+			ratios[o.name] = 0
+		}
+	}
+	return ratios
+}
+
+type loggedOutcome struct {
+	name, which string
+	ratio       float64
+}
+
+func (l DecisionLog) outcomes() []loggedOutcome {
+	r := l.SampleRatios
+	return []loggedOutcome{
+		{"allowed", l.Allowed, r.Allowed},
+		{"refused", l.Refused, r.Refused},
+		{"denied", l.Denied, r.Denied},
+		{"failed", l.Failed, r.Failed},
+	}
 }
 
 // Startup says when the service calls itself ready. It is, once it has the keys of every pool, or, after a while, of

@@ -27,6 +27,7 @@ type decoder struct {
 	begin    string // a hint for who has nothing
 	problems []Problem
 	places   map[string]place // of every key that was given, by full key
+	missing  []func()         // report keys that one dialect of the policy needs; which one it is, is not known before the end
 	bad      map[string]bool  // full keys that have a problem, so that none is reported for what follows from it
 }
 
@@ -108,6 +109,10 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, key string) {
 	if d.unusual(n, key) {
 		return
 	}
+	if v.Type() == opaqueType {
+		d.opaque(n, v, f, key)
+		return
+	}
 	switch v.Kind() {
 	case reflect.Struct:
 		d.section(n, v, f, key)
@@ -176,8 +181,17 @@ func (d *decoder) section(n *yaml.Node, v reflect.Value, f field, key string) {
 	}
 	for _, f := range fields {
 		full := join(key, f.key)
-		if f.required && !given[f.key] && !d.bad[full] {
+		if given[f.key] || d.bad[full] {
+			continue
+		}
+		missing := func() {
 			d.report(d.places[key], full, "missing, want "+f.want(v.Field(f.index).Type()), f.hintExample())
+		}
+		switch {
+		case f.required:
+			missing()
+		case f.unlessDialect:
+			d.missing = append(d.missing, missing)
 		}
 	}
 }
@@ -459,6 +473,7 @@ type field struct {
 	key              string
 	def              *string
 	required, secret bool
+	unlessDialect    bool // required in our own dialect
 	enum             []string
 	format, keys     string
 	min, max         string
@@ -482,6 +497,7 @@ func fieldsOf(t reflect.Type) []field {
 			f.def = &def
 		}
 		f.required, f.secret = sf.Tag.Get("required") == "true", sf.Tag.Get("secret") == "true"
+		f.unlessDialect = sf.Tag.Get("required") == "dialect"
 		if enum := sf.Tag.Get("enum"); enum != "" {
 			f.enum = strings.Split(enum, "|")
 		}
@@ -519,6 +535,8 @@ func (f field) bound(text string) int {
 // want says what would be valid.
 func (f field) want(t reflect.Type) string {
 	switch {
+	case t == opaqueType:
+		return "a mapping, as OPA's documentation has it"
 	case t == durationType:
 		return fmt.Sprintf("a duration from %s to %s, such as %s", f.min, f.max, *f.def)
 	case t.Kind() == reflect.Int:

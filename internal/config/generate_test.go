@@ -112,6 +112,13 @@ var choices = map[string]object{
 		object{"oneOf": []any{needs("region", "userPoolId"), needs("issuer")}},
 		object{"anyOf": []any{needs("clients"), needs("anyClient")}},
 	}},
+	"Config": {"anyOf": []any{
+		needs("routes"),
+		// Only this dialect does without routes. {} lets everything else through.
+		object{"required": []string{"policy"}, "properties": object{"policy": object{
+			"required": []string{"dialect"}, "properties": object{"dialect": object{"enum": []string{DialectOPAEnvoy}}}, "additionalProperties": object{},
+		}}, "additionalProperties": object{}},
+	}},
 	"Route": {"anyOf": []any{needs("scopes"), needs("clients"), needs("anyClient"), needs("public")}},
 }
 
@@ -121,6 +128,10 @@ func (c comments) schema(t reflect.Type, f field, name string) object {
 	s := make(object)
 	if text := c[name]; text != "" {
 		s["description"] = text
+	}
+	if t == opaqueType {
+		s["type"] = "object"
+		return s
 	}
 	switch t.Kind() {
 	case reflect.Struct:
@@ -293,6 +304,8 @@ func (c comments) key(b *strings.Builder, section reflect.Type, f field, key str
 // kindName says what to write for a key, "" for a section.
 func kindName(t reflect.Type, f field) string {
 	switch {
+	case t == opaqueType:
+		return "mapping in OPA's own format"
 	case t == durationType:
 		return fmt.Sprintf("duration from %s to %s", f.min, f.max)
 	case t.Kind() == reflect.Struct,

@@ -47,6 +47,9 @@ func render(v reflect.Value, sources map[string]string) []byte {
 
 // node returns v as a YAML node.
 func node(v reflect.Value, f field, key string, sources map[string]string) *yaml.Node {
+	if o, ok := v.Interface().(Opaque); ok {
+		return o.node()
+	}
 	var n *yaml.Node
 	switch v.Kind() {
 	case reflect.Struct:

@@ -110,6 +110,9 @@ func (d *decoder) syntaxError(data []byte, err error) (at place, key, message, h
 	indent := len(line) - len(strings.TrimLeft(line, " "))
 	at = place{line: n + 1, column: indent + 1}
 	message, hint = explain(text, strings.TrimSpace(line), strings.HasPrefix(line[indent:], "\t"))
+	if inOpaque(lines, n) {
+		message, hint = "found what is no YAML (it is in the section opa and not shown)", "quote text that has a meaning in YAML"
+	}
 	return at, "", message, hint
 }
 

@@ -1,5 +1,5 @@
-// Package reload keeps what was made of a file up to date while the file changes. A file that cannot be read or used
-// changes nothing: what was made of the last good one stays, and a log line, a metric and the status say so.
+// Package reload keeps what was made of a file, or of a directory, up to date while it changes. One that cannot be read
+// or used changes nothing: what was made of the last good one stays, and a log line, a metric and the status say so.
 package reload
 
 import (
@@ -8,9 +8,12 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,16 +30,36 @@ const (
 	// settle is how long a file must stay the same before it is believed. Whoever writes into a file in place may be in
 	// the middle of it, and the first half of a denylist can be a good, shorter denylist.
 	settle = 100 * time.Millisecond
+	// rest is how long nothing is read after a sign: a busy neighbour in the folder of a file causes many.
+	rest = 20 * time.Millisecond
 )
 
-// A File is one file and what is made of it.
+// A File is one file, or one directory, and what is made of it.
 type File struct {
 	// Name says what it is, in logs and as the label of metrics.
 	Name string
 	// Path is where it is. A symbolic link is followed anew at each reading.
 	Path string
+	// Fingerprint reads what matters of a directory and returns a text that is another one after each change; it becomes
+	// the revision, and what Use gets. Nil for a file, which is read as it is.
+	Fingerprint func() (string, error)
 	// Use makes something of the content, all or nothing. It is called by one goroutine at a time.
 	Use func(text []byte) error
+}
+
+func (f File) read() ([]byte, error) {
+	if f.Fingerprint == nil {
+		return read(f.Path)
+	}
+	text, err := f.Fingerprint()
+	return []byte(text), err
+}
+
+func (f File) revision(text []byte) string {
+	if f.Fingerprint == nil {
+		return fmt.Sprintf("sha256:%.6x", sha256.Sum256(text))
+	}
+	return string(text)
 }
 
 // A Status is the state of a file.
@@ -52,7 +75,7 @@ type Status struct {
 // A Watcher keeps files up to date while its Run method runs. It is safe for concurrent use.
 type Watcher struct {
 	log   *slog.Logger
-	mu    sync.Mutex
+	mu    sync.Mutex // not held while something is read or used, so that Status does not wait for that
 	files []*state
 }
 
@@ -62,7 +85,7 @@ type state struct {
 	lastErr   error     // why it is not in use; nil if it is
 	candidate []byte    // a newer content that has not settled
 	since     time.Time // since when it has been the same; zero if there is none
-	status    Status
+	status    Status    // with mu held
 }
 
 // New returns a Watcher without files.
@@ -70,7 +93,7 @@ func New(log *slog.Logger) *Watcher { return &Watcher{log: log} }
 
 // Add reads a file and uses it. An error is about that; the file is then not watched.
 func (w *Watcher) Add(f File) error {
-	text, err := read(f.Path)
+	text, err := f.read()
 	if err != nil {
 		return err
 	}
@@ -80,22 +103,23 @@ func (w *Watcher) Add(f File) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	s := &state{File: f, last: text, status: Status{Name: f.Name, Path: f.Path}}
-	s.status.loaded(text)
+	s.status.loaded(f.revision(text))
 	w.files = append(w.files, s)
 	return nil
 }
 
-func (s *Status) loaded(text []byte) {
-	s.Revision = fmt.Sprintf("sha256:%.6x", sha256.Sum256(text))
+func (s *Status) loaded(revision string) {
+	s.Revision = revision
 	s.LoadedAt, s.Err = time.Now(), nil
 	s.Loads++
 }
 
 // Run watches the files until ctx ends, then returns nil.
 func (w *Watcher) Run(ctx context.Context) error {
-	signs, end := w.signs()
+	signs, follow, end := w.signs()
 	defer end()
 	for {
+		follow()
 		wait := poll
 		if w.look() {
 			wait = settle
@@ -107,7 +131,25 @@ func (w *Watcher) Run(ctx context.Context) error {
 			return nil
 		case <-signs:
 			timer.Stop()
+			if !quiet(ctx, signs) {
+				return nil
+			}
 		case <-timer.C:
+		}
+	}
+}
+
+// quiet waits for rest and takes the signs that have come. It returns false if ctx ends.
+func quiet(ctx context.Context, signs <-chan fsnotify.Event) bool {
+	timer := time.NewTimer(rest)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			return true
+		case <-signs:
 		}
 	}
 }
@@ -115,9 +157,10 @@ func (w *Watcher) Run(ctx context.Context) error {
 // look reads all files and reports whether one has to be read again soon.
 func (w *Watcher) look() (soon bool) {
 	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, s := range w.files {
-		text, err := read(s.Path)
+	files := slices.Clone(w.files)
+	w.mu.Unlock()
+	for _, s := range files {
+		text, err := s.read()
 		switch {
 		case err != nil:
 			s.settled()
@@ -142,21 +185,28 @@ func (s *state) settled() { s.candidate, s.since = nil, time.Time{} }
 
 func (w *Watcher) use(s *state) {
 	if s.lastErr = s.Use(s.last); s.lastErr == nil {
-		s.status.loaded(s.last)
-		w.log.Info("file loaded again", "file", s.Name, "path", s.Path, "revision", s.status.Revision)
+		revision := s.revision(s.last)
+		w.mu.Lock()
+		s.status.loaded(revision)
+		w.mu.Unlock()
+		w.log.Info("file loaded again", "file", s.Name, "path", s.Path, "revision", revision)
 	}
 	w.note(s, s.lastErr)
 }
 
 // note takes down what is wrong with a file as it is now, and logs it once.
 func (w *Watcher) note(s *state, err error) {
+	w.mu.Lock()
 	before := s.status.Err
 	s.status.Err = err
-	if err == nil || before != nil && before.Error() == err.Error() {
-		return
+	isNew := err != nil && (before == nil || before.Error() != err.Error())
+	if isNew {
+		s.status.Failures++
 	}
-	s.status.Failures++
-	w.log.Error("file not loaded, the last good one stays in use", "file", s.Name, "path", s.Path, "error", err, "revision", s.status.Revision)
+	w.mu.Unlock()
+	if isNew {
+		w.log.Error("file not loaded, the last good one stays in use", "file", s.Name, "path", s.Path, "error", err, "revision", s.status.Revision)
+	}
 }
 
 // Status returns the state of all files, in the order in which they were added.
@@ -170,32 +220,73 @@ func (w *Watcher) Status() []Status {
 	return all
 }
 
-// signs returns a channel on which there is something when a file may have changed. Without it, files are found to have
-// changed by reading them.
-func (w *Watcher) signs() (<-chan fsnotify.Event, func()) {
+// signs returns a channel on which there is something when a file may have changed, and a function that looks for new
+// folders to get signs from. Without signs, files are found to have changed by reading them.
+func (w *Watcher) signs() (signs <-chan fsnotify.Event, follow, end func()) {
 	notify, err := fsnotify.NewWatcher()
 	if err != nil {
 		w.log.Warn("changes of files are seen late", "error", err, "after", poll)
-		return nil, func() {}
+		return nil, func() {}, func() {}
 	}
-	folders := make(map[string]bool)
+	tried := make(map[string]bool)
+	follow = func() {
+		for _, folder := range w.folders() {
+			err := notify.Add(folder) // no harm if it is known; needed if another one has taken its place
+			if err != nil && !tried[folder] {
+				w.log.Warn("changes of files are seen late", "folder", folder, "error", err, "after", poll)
+			}
+			tried[folder] = true
+		}
+	}
+	go func() {
+		for range notify.Errors { // until Close. Who sends one waits until it is read; what was lost, the poll finds
+		}
+	}()
+	return notify.Events, follow, func() { _ = notify.Close() }
+}
+
+// maxFolders bounds how many folders of one directory give signs. The poll sees changes in the others.
+const maxFolders = 256
+
+// folders returns where signs of changes come from.
+func (w *Watcher) folders() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	var folders []string
 	for _, s := range w.files {
 		// The folder, as an editor or a Kubernetes volume puts another file, or symbolic link, in the file's place.
-		folder := filepath.Dir(s.Path)
-		if folders[folder] {
-			continue
-		}
-		folders[folder] = true
-		if err := notify.Add(folder); err != nil {
-			w.log.Warn("changes of files are seen late", "folder", folder, "error", err, "after", poll)
+		folders = append(folders, filepath.Dir(s.Path))
+		if s.Fingerprint != nil {
+			folders = append(folders, below(s.Path)...)
 		}
 	}
-	return notify.Events, func() { _ = notify.Close() }
+	return folders
+}
+
+// below returns a directory and those in it. Names that begin with a dot are left out: Kubernetes keeps in such folders
+// what it puts in place by a link, which is in the folder above.
+func below(dir string) []string {
+	var found []string
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		switch {
+		case len(found) >= maxFolders:
+			return filepath.SkipAll
+		case err != nil: // the poll sees it as well, and says so
+			return nil
+		case path != dir && strings.HasPrefix(d.Name(), ".") && d.IsDir():
+			return filepath.SkipDir
+		case d.IsDir() || path == dir:
+			found = append(found, path)
+		}
+		return nil
+	})
+	return found
 }
 
 func read(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", path) // to open a pipe would be to wait for somebody who writes
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err

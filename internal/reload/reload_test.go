@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -223,7 +224,7 @@ func TestAddRefuses(t *testing.T) {
 	write(t, bad, "bad")
 	for path, want := range map[string]string{
 		filepath.Join(dir, "none"): "no such file",
-		dir:                        "is a directory",
+		dir:                        "no regular file",
 		large:                      "more than",
 		bad:                        "bad content",
 	} {
@@ -233,4 +234,155 @@ func TestAddRefuses(t *testing.T) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
 	}
+}
+
+// A directory is what its fingerprint says, wherever below it something changes.
+
+func startDirectory(t *testing.T, dir string) *fixture {
+	t.Helper()
+	f := &fixture{path: dir, used: make(chan string, 16), log: &logBuffer{line: make(chan struct{}, 1)}}
+	f.watch = reload.New(slog.New(slog.NewTextHandler(f.log, nil)))
+	err := f.watch.Add(reload.File{
+		Name: "policy.dir", Path: dir,
+		Fingerprint: func() (string, error) {
+			var all strings.Builder
+			err := fs.WalkDir(os.DirFS(dir), ".", func(path string, d fs.DirEntry, err error) error {
+				if err != nil {
+					return err
+				}
+				if strings.HasPrefix(path, "..") && d.IsDir() {
+					return fs.SkipDir
+				}
+				if strings.HasPrefix(path, "..") {
+					return nil
+				}
+				text, err := fs.ReadFile(os.DirFS(dir), path)
+				if err == nil {
+					all.Write(text)
+				}
+				return nil
+			})
+			return all.String(), err
+		},
+		Use: func(text []byte) error {
+			if bytes.HasPrefix(text, []byte("bad")) {
+				return errors.New("bad content: " + string(text))
+			}
+			f.used <- string(text)
+			return nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = f.watch.Run(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	return f
+}
+
+func TestDirectory(t *testing.T) {
+	dir := t.TempDir()
+	deep := filepath.Join(dir, "a", "b")
+	if err := os.MkdirAll(deep, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(deep, "1"), "one")
+	f := startDirectory(t, dir)
+	f.want(t, "one")
+	if s := f.watch.Status()[0]; s.Revision != "one" || s.Path != dir {
+		t.Errorf("status is %+v, want the fingerprint as revision", s)
+	}
+	write(t, filepath.Join(deep, "2"), "two")
+	f.want(t, "onetwo")
+	// A folder that comes later is watched as well.
+	if err := os.Mkdir(filepath.Join(dir, "c"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "c", "3"), "three")
+	f.want(t, "onetwothree")
+	write(t, filepath.Join(dir, "c", "3"), "four")
+	f.want(t, "onetwofour")
+	write(t, filepath.Join(deep, "1"), "bad")
+	f.wantLog(t, "bad content")
+	if s := f.watch.Status()[0]; s.Err == nil || s.Revision != "onetwofour" || s.Failures != 1 {
+		t.Errorf("status is %+v, want one failure and the last good revision", s)
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	f.wantLog(t, "no such file")
+}
+
+// Kubernetes puts a new version of a ConfigMap in place by a link within the directory.
+func TestDirectoryOfAConfigMap(t *testing.T) {
+	dir := t.TempDir()
+	version := func(name, text string) {
+		t.Helper()
+		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, name, "file"), text)
+		if err := os.Symlink(name, filepath.Join(dir, "..data_tmp")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	version("..1", "one")
+	if err := os.Symlink("..data/file", filepath.Join(dir, "file")); err != nil {
+		t.Fatal(err)
+	}
+	f := startDirectory(t, dir)
+	f.want(t, "one")
+	version("..2", "two")
+	f.want(t, "two")
+}
+
+// A pipe in the place of a file must hold up neither the end nor who asks for the status.
+func TestPipeInPlaceOfAFile(t *testing.T) {
+	f := start(t, inFolder(t))
+	if err := os.Remove(f.path); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(f.path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f.wantLog(t, "no regular file")
+	if s := f.watch.Status()[0]; s.Err == nil || s.Loads != 1 {
+		t.Errorf("status is %+v, want the last good one in use", s)
+	}
+}
+
+// Something slow that is made of one file holds up no status.
+func TestStatusDoesNotWait(t *testing.T) {
+	path := inFolder(t)
+	begun, end := make(chan struct{}), make(chan struct{})
+	w := reload.New(slog.New(slog.DiscardHandler))
+	first := true
+	err := w.Add(reload.File{Name: "slow", Path: path, Use: func([]byte) error {
+		if first {
+			first = false
+			return nil
+		}
+		close(begun)
+		<-end
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = w.Run(ctx) })
+	write(t, path, "two")
+	<-begun
+	if s := w.Status()[0]; s.Loads != 1 {
+		t.Errorf("status is %+v, want the first content", s)
+	}
+	close(end)
+	cancel()
+	wg.Wait()
 }

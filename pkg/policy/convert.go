@@ -22,6 +22,9 @@ const maxNumberDigits = 1000
 // A converter makes Rego values of Go values, and keeps the first error.
 type converter struct {
 	err *InputError
+	// goFloats writes a float64 the shortest way, 1.79e+09 for 1790000000, as OPA does and its policies may have come to
+	// rely on.
+	goFloats bool
 }
 
 // object converts a map; a nil one is an empty object.
@@ -85,7 +88,7 @@ func (c *converter) float(field string, f float64) ast.Value {
 	switch {
 	case math.IsNaN(f) || math.IsInf(f, 0):
 		return c.fail(field, "a number that is not finite", "a finite one")
-	case f == math.Trunc(f) && math.Abs(f) <= exact:
+	case !c.goFloats && f == math.Trunc(f) && math.Abs(f) <= exact:
 		return ast.Number(strconv.FormatInt(int64(f), 10))
 	default:
 		return ast.Number(strconv.FormatFloat(f, 'g', -1, 64))

@@ -80,6 +80,7 @@ type decoder struct {
 	reserved map[string]bool   // identity headers, by spelling
 	request  map[string]bool   // headers that may be set on or removed from the upstream request
 	reasons  map[string]Reason // that may be shown
+	unknown  *unknownKeys      // of [DialectOPAEnvoy]; nil in our own, where a key that means nothing is an error
 }
 
 func newDecoder(request, reserved, reasons []string) (decoder, error) {
@@ -120,7 +121,11 @@ func (d *decoder) decode(value ast.Value) (Decision, error) {
 	if !ok {
 		return Decision{}, &DecisionError{Got: typeName(value), Want: "a boolean or an object"}
 	}
-	keys, err := readKeys(object)
+	read := readKeys
+	if d.unknown != nil {
+		read = d.readOPAEnvoy
+	}
+	keys, err := read(object)
 	if err != nil {
 		return Decision{}, err
 	}
@@ -153,31 +158,7 @@ func readKeys(object ast.Object) (keys, error) {
 		if !ok {
 			return keys{}, &DecisionError{Got: "an object with " + typeName(key.Value) + " as a key", Want: "strings as keys"}
 		}
-		value := object.Get(key).Value
-		switch name {
-		case "allowed":
-			k.allowed = r.boolean("allowed", value)
-		case "headers":
-			k.headers = r.headers("headers", value)
-		case "response_headers_to_add":
-			k.respHeaders = r.headers("response_headers_to_add", value)
-		case "request_headers_to_remove":
-			k.remove = r.strings("request_headers_to_remove", value)
-		case "query_parameters_to_set":
-			k.setQuery = r.values("query_parameters_to_set", value, func(s string) string { return s })
-		case "query_parameters_to_remove":
-			k.removeQuery = r.strings("query_parameters_to_remove", value)
-		case "http_status":
-			k.status = r.number("http_status", value)
-		case "body":
-			k.body = r.string("body", value)
-		case "dynamic_metadata":
-			k.metadata = r.object("dynamic_metadata", value)
-		case "reason":
-			k.reason = r.string("reason", value)
-		case "scope":
-			k.scope = r.string("scope", value)
-		default:
+		if !k.read(&r, name, object.Get(key).Value) {
 			r.fail(show(string(name)), "a key that means nothing", "one of the keys of a decision (see docs/policy.md)")
 		}
 	}
@@ -188,6 +169,38 @@ func readKeys(object ast.Object) (keys, error) {
 		return keys{}, r.err
 	}
 	return k, nil
+}
+
+// read reads one key, and reports whether it is one of a decision.
+func (k *keys) read(r *reader, name ast.String, value ast.Value) bool {
+	field := string(name)
+	switch name {
+	case "allowed":
+		k.allowed = r.boolean(field, value)
+	case "headers":
+		k.headers = r.headers(field, value)
+	case "response_headers_to_add":
+		k.respHeaders = r.headers(field, value)
+	case "request_headers_to_remove":
+		k.remove = r.strings(field, value)
+	case "query_parameters_to_set":
+		k.setQuery = r.values(field, value, func(s string) string { return s })
+	case "query_parameters_to_remove":
+		k.removeQuery = r.strings(field, value)
+	case "http_status":
+		k.status = r.number(field, value)
+	case "body":
+		k.body = r.string(field, value)
+	case "dynamic_metadata":
+		k.metadata = r.object(field, value)
+	case "reason":
+		k.reason = r.string(field, value)
+	case "scope":
+		k.scope = r.string(field, value)
+	default:
+		return false
+	}
+	return true
 }
 
 func (d *decoder) allow(k keys) (Decision, error) {
@@ -471,8 +484,9 @@ func (c *checker) metadataValue(value ast.Value, depth int) any {
 
 // A reader reads the types of a decision's keys and keeps the first error.
 type reader struct {
-	err   error
-	count int // values so far
+	err         error
+	count       int  // values so far
+	numberNames bool // a number is a name, as it becomes one in JSON
 }
 
 func (r *reader) fail(field, got, want string) {
@@ -569,6 +583,9 @@ func (r *reader) values(field string, value ast.Value, fold func(string) string)
 	seen := make(map[string]bool, object.Len())
 	for _, key := range object.Keys() {
 		name, ok := key.Value.(ast.String)
+		if number, isNumber := key.Value.(ast.Number); isNumber && r.numberNames {
+			name, ok = ast.String(number), true
+		}
 		if !ok {
 			r.fail(field, "an object with "+typeName(key.Value)+" as a key", "strings as keys")
 			return nil

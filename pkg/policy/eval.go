@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -56,9 +57,11 @@ func evalError(err error) error {
 	if e.Code == topdown.CancelErr {
 		return ErrTimeout
 	}
-	out := &EvalError{Message: e.Code + ": " + e.Message}
-	if e.Code == topdown.BuiltinErr {
-		out.Message = e.Code // the message may quote an argument
+	out := &EvalError{Message: e.Code}
+	if e.Code == topdown.ConflictErr || e.Code == topdown.WithMergeErr {
+		// Other messages may quote an argument, and these list the values from their second line on.
+		text, _, _ := strings.Cut(e.Message, "\n")
+		out.Message += ": " + strings.TrimSuffix(text, ":")
 	}
 	if loc := e.Location; loc != nil {
 		out.Location = loc.File + ":" + strconv.Itoa(loc.Row) + ":" + strconv.Itoa(loc.Col)

@@ -38,6 +38,9 @@ type Input struct {
 	// caller's goroutine, with a function that tells whether the policy may read a field, named as in JSON. An error
 	// ends the decision: Decide returns it, wrapped. It is no part of what the policy sees.
 	Complete func(in *Input, reads func(field string) bool) error `json:"-"`
+	// Asked, if set, is told which policy is about to decide, whatever comes of it. [Engine.Decide] calls it once, before
+	// Complete, in the caller's goroutine. It is no part of what the policy sees.
+	Asked func(p Policy) `json:"-"`
 }
 
 // Canonical is a host and a path in the one spelling that everybody compares.
@@ -144,12 +147,25 @@ func (in *Input) value() (ast.Value, error) {
 	if in.SourcePrincipal != "" {
 		add(keySourcePrincipal, ast.String(in.SourcePrincipal))
 	}
+	fields = append(fields, in.own(&c)...)
+	if c.err != nil {
+		return nil, c.err
+	}
+	return ast.NewObject(fields...), nil
+}
+
+// own are the fields that OPA-Envoy does not have.
+func (in *Input) own(c *converter) [][2]*ast.Term {
+	fields := make([][2]*ast.Term, 0, 4)
+	add := func(key *ast.Term, value ast.Value) {
+		fields = append(fields, [2]*ast.Term{key, ast.NewTerm(value)})
+	}
 	add(keyCanonical, ast.NewObject(
 		ast.Item(keyHost, ast.StringTerm(in.Canonical.Host)),
 		ast.Item(keyPath, ast.StringTerm(in.Canonical.Path)),
 	))
 	if in.Token != nil {
-		add(keyToken, in.Token.value(&c))
+		add(keyToken, in.Token.value(c))
 	}
 	if in.Route != nil {
 		add(keyRoute, in.Route.value())
@@ -159,10 +175,7 @@ func (in *Input) value() (ast.Value, error) {
 		ast.Item(keyMetadata, ast.NewTerm(c.object("context.metadata", in.Context.Metadata))),
 		ast.Item(keyRouteMetadata, ast.NewTerm(c.object("context.route_metadata", in.Context.RouteMetadata))),
 	))
-	if c.err != nil {
-		return nil, c.err
-	}
-	return ast.NewObject(fields...), nil
+	return fields
 }
 
 func (t *Token) value(c *converter) ast.Value {

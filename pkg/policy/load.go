@@ -38,39 +38,47 @@ type program struct {
 	query    rego.PreparedEvalQuery
 	reads    map[string]bool // see fieldsRead
 	revision string
+	about    Policy    // without the revision
+	log      *logRules // nil: none
 }
 
 // load reads, checks and compiles what cfg names.
 func load(ctx context.Context, cfg Config) (*program, error) {
-	decision, err := parseDecisionRef(cfg.Decision)
-	if err != nil {
-		return nil, err
-	}
-	caps, err := capabilities(cfg.AllowBuiltins)
-	if err != nil {
-		return nil, err
-	}
 	files, err := readAll(cfg)
 	if err != nil {
 		return nil, err
 	}
-	if len(files.ignored) > 0 {
-		cfg.Logger.InfoContext(ctx, "files of the policy left out: data files are named data.json, data.yaml or data.yml", "files", files.ignored)
-	}
-	modules, err := parseModules(files.modules, caps)
+	return files.compile(ctx, cfg)
+}
+
+// compile checks the files and makes a program of them.
+func (f files) compile(ctx context.Context, cfg Config) (*program, error) {
+	decision, err := parseDecisionRef(cfg.Decision)
 	if err != nil {
 		return nil, err
 	}
-	data, err := mergeData(files.data, decision)
+	caps, err := capabilities(cfg.builtins())
+	if err != nil {
+		return nil, err
+	}
+	if len(f.ignored) > 0 {
+		cfg.Logger.InfoContext(ctx, "files of the policy left out: data files are named data.json, data.yaml or data.yml", "files", f.ignored)
+	}
+	modules, err := parseModules(f.modules, caps)
+	if err != nil {
+		return nil, err
+	}
+	data, err := mergeData(f.data, decision)
 	if err != nil {
 		return nil, err
 	}
 	store := inmem.NewFromObjectWithOpts(data, inmem.OptReturnASTValuesOnRead(true))
-	compiler, err := compile(ctx, modules, caps, store)
+	decide, hasLog := splitLog(modules)
+	compiler, err := compile(ctx, decide, caps, store, cfg.Dialect)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkDecisionRule(compiler, decision); err != nil {
+	if err := checkDecisionRule(compiler, decision); err != nil && !cfg.decides(compiler, decision) {
 		return nil, err
 	}
 
@@ -87,7 +95,14 @@ func load(ctx context.Context, cfg Config) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &program{query: query, revision: files.revision(cfg), reads: reads}, nil
+	p := &program{query: query, revision: f.revision(cfg), reads: reads}
+	if p.about, err = about(compiler, decision, cfg.Dialect); err != nil {
+		return nil, err
+	}
+	if hasLog {
+		p.log, err = compileLog(ctx, modules, caps, store)
+	}
+	return p, err
 }
 
 // fieldsRead returns the fields of the input that the rule may read; nil means any. OPA cuts a reference off where it
@@ -192,6 +207,26 @@ func embedded(name string) (files, error) {
 	return files{modules: []file{{name: "built in: " + name, path: name, builtIn: true, content: content}}}, err
 }
 
+// inMemory returns the embedded files and those of content, by the same rules as a directory's. Nobody may change
+// content afterwards.
+func inMemory(content map[string][]byte) (files, error) {
+	all, err := embedded(policies.Base)
+	if err != nil {
+		return files{}, err
+	}
+	var found files
+	for _, p := range slices.Sorted(maps.Keys(content)) {
+		if list := found.listOf(p); list != nil {
+			*list = append(*list, file{name: p, path: strings.TrimPrefix(path.Clean("/"+p), "/"), content: content[p]})
+		}
+	}
+	if len(found.modules) == 0 {
+		return files{}, newLoadError([]Problem{{Message: "no Rego module, want at least one, whose name ends with .rego"}})
+	}
+	found.modules = append(all.modules, found.modules...)
+	return found, nil
+}
+
 func (f files) equal(g files) bool {
 	same := func(a, b file) bool { return a.path == b.path && bytes.Equal(a.content, b.content) }
 	return slices.EqualFunc(f.modules, g.modules, same) && slices.EqualFunc(f.data, g.data, same)
@@ -203,6 +238,9 @@ func (f files) revision(cfg Config) string {
 	write := func(s string) { fmt.Fprintf(h, "%d:%s", len(s), s) }
 	write(cfg.Decision)
 	write(strings.Join(slices.Sorted(slices.Values(cfg.AllowBuiltins)), ","))
+	if cfg.Dialect == DialectOPAEnvoy {
+		write(string(cfg.Dialect) + strconv.FormatBool(cfg.ExtauthzInput))
+	}
 	for _, file := range slices.Concat(f.modules, f.data) {
 		write(strconv.FormatBool(file.builtIn) + file.path)
 		write(string(file.content))
@@ -259,18 +297,8 @@ func readFS(fsys fs.FS, root string) (files, error) {
 
 // add reads the file at p if its name says that it is a part of the policy.
 func (f *files) add(fsys fs.FS, root, p string, mode fs.FileMode) error {
-	var list *[]file
-	switch name, ext := path.Base(p), path.Ext(p); {
-	case strings.HasSuffix(name, "_test.rego"):
-		return nil
-	case ext == ".rego":
-		list = &f.modules
-	case name == "data.json", name == "data.yaml", name == "data.yml":
-		list = &f.data
-	case ext == ".json", ext == ".yaml", ext == ".yml":
-		f.ignored = append(f.ignored, p)
-		return nil
-	default:
+	list := f.listOf(p)
+	if list == nil {
 		return nil
 	}
 	if !mode.IsRegular() {
@@ -281,6 +309,20 @@ func (f *files) add(fsys fs.FS, root, p string, mode fs.FileMode) error {
 		return err
 	}
 	*list = append(*list, file{name: filepath.Join(root, filepath.FromSlash(p)), path: p, content: content})
+	return nil
+}
+
+// listOf returns the list that a file belongs to by its name; nil if it is no part of a policy.
+func (f *files) listOf(p string) *[]file {
+	switch name, ext := path.Base(p), path.Ext(p); {
+	case strings.HasSuffix(name, "_test.rego"):
+	case ext == ".rego":
+		return &f.modules
+	case name == "data.json", name == "data.yaml", name == "data.yml":
+		return &f.data
+	case ext == ".json", ext == ".yaml", ext == ".yml":
+		f.ignored = append(f.ignored, p)
+	}
 	return nil
 }
 
@@ -453,21 +495,22 @@ func checkValue(d *json.Decoder) error {
 	return err
 }
 
-func compile(ctx context.Context, modules map[string]*ast.Module, caps *ast.Capabilities, store storage.Store) (*ast.Compiler, error) {
+func compile(ctx context.Context, modules map[string]*ast.Module, caps *ast.Capabilities, store storage.Store, dialect Dialect) (*ast.Compiler, error) {
 	txn, err := store.NewTransaction(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer store.Abort(ctx, txn)
 
-	schemas := ast.NewSchemaSet()
-	schemas.Put(ast.SchemaRootRef, inputSchema())
 	compiler := ast.NewCompiler().
-		WithStrict(true).
 		WithDefaultRegoVersion(ast.RegoV1).
 		WithCapabilities(caps).
-		WithSchemas(schemas).
 		WithPathConflictsCheck(storage.NonEmpty(ctx, store, txn)) // data must not take the place of a rule
+	if dialect == DialectExtauthz { // OPA-Envoy is not as strict, and what it takes has to load
+		schemas := ast.NewSchemaSet()
+		schemas.Put(ast.SchemaRootRef, inputSchema())
+		compiler = compiler.WithStrict(true).WithSchemas(schemas)
+	}
 	if compiler.Compile(modules); compiler.Failed() {
 		return nil, loadError(compiler.Errors)
 	}

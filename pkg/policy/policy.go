@@ -34,6 +34,10 @@
 // Mistakes that can be found before the first request are found by [New], as a [*LoadError] with file, row and column:
 // syntax, types, a misspelt name below input, a builtin function that may not be used.
 //
+// # Policies of OPA-Envoy
+//
+// With Config.Dialect set to [DialectOPAEnvoy], policies that were written for that plugin run as they are.
+//
 // # Goroutines
 //
 // Evaluating Rego makes a goroutine's stack grow, which is about a quarter of what a decision costs (BenchmarkDecide).
@@ -44,6 +48,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -74,8 +79,15 @@ type Config struct {
 	Dir string
 	// FS is the same as Dir for files that are not on disk, such as an embed.FS. At most one of the two may be set.
 	FS fs.FS
-	// Decision is the deciding rule. Default [DefaultDecision].
+	// LoadLater leaves the user's policy to [Engine.Load]. Until its first call every decision fails. Neither Dir nor FS
+	// may be set. Default: New loads the policy.
+	LoadLater bool
+	// Decision is the deciding rule. Default [DefaultDecision], or [DefaultDecisionOPAEnvoy] in that dialect.
 	Decision string
+	// Dialect is what input and decision look like. Default [DialectExtauthz].
+	Dialect Dialect
+	// ExtauthzInput adds canonical, token, route and context to the input of [DialectOPAEnvoy], below input.extauthz.
+	ExtauthzInput bool
 	// Timeout bounds one decision, the wait for a free goroutine included. Default [DefaultTimeout].
 	Timeout time.Duration
 	// Concurrency is how many evaluations run at once; more wait, until their Timeout. As many again may be past their
@@ -94,7 +106,8 @@ type Config struct {
 	AllowBuiltins []string
 	// Now is the clock that policies read with time.now_ns. Default [time.Now].
 	Now func() time.Time
-	// Logger gets a line when evaluations do not end, and when a load leaves out files that look like data. Default: none.
+	// Logger gets a line when evaluations do not end, when a load leaves out files that look like data, and for each key that
+	// [DialectOPAEnvoy] ignores. Default: none.
 	Logger *slog.Logger
 }
 
@@ -109,33 +122,50 @@ type Engine struct {
 
 // New checks cfg, then reads and compiles the policy. What is wrong with the policy is a [*LoadError].
 func New(ctx context.Context, cfg Config) (*Engine, error) {
-	if cfg.Decision == "" {
-		cfg.Decision = DefaultDecision
+	cfg = withDefaults(cfg)
+	decoder, err := newDecoder(cfg.RequestHeaders, cfg.ReservedHeaders, cfg.Reasons)
+	if err := errors.Join(err, checkLimits(cfg), checkDialect(cfg)); err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = DefaultTimeout
+	if cfg.Dialect == DialectOPAEnvoy {
+		decoder.unknown = newUnknownKeys(cfg.Logger)
 	}
-	if cfg.Concurrency == 0 {
-		cfg.Concurrency = 4 * runtime.GOMAXPROCS(0)
+	e := &Engine{cfg: cfg, decoder: decoder, workers: newWorkers(cfg.Concurrency, cfg.Timeout, cfg.Logger)}
+	if cfg.LoadLater {
+		return e, e.checkNames()
 	}
+	if err := e.Reload(ctx); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// checkNames finds what is wrong with the Config of an engine that loads later, before it does.
+func (e *Engine) checkNames() error {
+	_, err1 := parseDecisionRef(e.cfg.Decision)
+	_, err2 := capabilities(e.cfg.builtins())
+	if err := errors.Join(err1, err2); err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	return nil
+}
+
+func withDefaults(cfg Config) Config {
+	cfg.Dialect = cmp.Or(cfg.Dialect, DialectExtauthz)
+	if cfg.Dialect == DialectOPAEnvoy {
+		cfg.Decision = cmp.Or(cfg.Decision, DefaultDecisionOPAEnvoy)
+	}
+	cfg.Decision = cmp.Or(cfg.Decision, DefaultDecision)
+	cfg.Timeout = cmp.Or(cfg.Timeout, DefaultTimeout)
+	cfg.Concurrency = cmp.Or(cfg.Concurrency, 4*runtime.GOMAXPROCS(0))
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-
 	cfg.AllowBuiltins = slices.Clone(cfg.AllowBuiltins) // read again by Reload
-
-	decoder, err := newDecoder(cfg.RequestHeaders, cfg.ReservedHeaders, cfg.Reasons)
-	if err := errors.Join(err, checkLimits(cfg)); err != nil {
-		return nil, fmt.Errorf("policy: %w", err)
-	}
-	e := &Engine{cfg: cfg, decoder: decoder, workers: newWorkers(cfg.Concurrency, cfg.Timeout, cfg.Logger)}
-	if err := e.Reload(ctx); err != nil {
-		return nil, err
-	}
-	return e, nil
+	return cfg
 }
 
 func checkLimits(cfg Config) error {
@@ -148,6 +178,9 @@ func checkLimits(cfg Config) error {
 	}
 	if cfg.Dir != "" && cfg.FS != nil {
 		errs = append(errs, errors.New("Dir and FS are both set, want at most one"))
+	}
+	if cfg.LoadLater && (cfg.Dir != "" || cfg.FS != nil) {
+		errs = append(errs, errors.New("LoadLater is set beside Dir or FS, want one source"))
 	}
 	return errors.Join(errs...)
 }
@@ -167,6 +200,9 @@ func (e *Engine) Reload(ctx context.Context) error {
 	e.reload.Lock()
 	defer e.reload.Unlock()
 
+	if e.cfg.LoadLater {
+		return errors.New("policy: LoadLater is set, want a call of Load")
+	}
 	p, err := load(ctx, e.cfg)
 	if err != nil {
 		return fmt.Errorf("policy: %w", err)
@@ -175,15 +211,56 @@ func (e *Engine) Reload(ctx context.Context) error {
 	return nil
 }
 
-// Revision identifies the policy that decides now: "sha256:" and 12 hex digits, made of the files, the rule and the
-// allowed builtins. The revision that made a decision is [Decision.Revision].
-func (e *Engine) Revision() string {
-	return e.program.Load().revision
+// Load compiles a policy of files in memory and switches to it, as [Engine.Reload] does with the files of a directory.
+// The keys of content are slash-separated paths, which say what a file is by the same rules as in Config.Dir. The label
+// says to people which policy it is, such as the version of a bundle; it goes before the revision, with an @ between.
+// Load keeps content, so nobody may change it afterwards.
+func (e *Engine) Load(ctx context.Context, content map[string][]byte, label string) error {
+	e.reload.Lock()
+	defer e.reload.Unlock()
+
+	files, err := inMemory(content)
+	if err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	p, err := files.compile(ctx, e.cfg)
+	if err != nil {
+		return fmt.Errorf("policy: %w", err)
+	}
+	if label != "" {
+		p.revision = label + "@" + p.revision
+	}
+	e.program.Store(p)
+	return nil
 }
 
-// Stats returns what the engine's goroutines do at this moment.
+// Fingerprint returns the revision that [Engine.Reload] would lead to if the policy compiles. It reads the files, and
+// compiles nothing.
+func (e *Engine) Fingerprint() (string, error) {
+	files, err := readAll(e.cfg)
+	if err != nil {
+		return "", fmt.Errorf("policy: %w", err)
+	}
+	return files.revision(e.cfg), nil
+}
+
+// Revision identifies the policy that decides now: "sha256:" and 12 hex digits, made of the files, the rule, the
+// dialect and the allowed builtins, behind the label that [Engine.Load] was given. It is empty as long as nothing is
+// loaded. The revision that made a decision is [Decision.Revision].
+func (e *Engine) Revision() string {
+	if p := e.program.Load(); p != nil {
+		return p.revision
+	}
+	return ""
+}
+
+// Stats returns what the engine's goroutines do at this moment, and what it has counted.
 func (e *Engine) Stats() Stats {
-	return e.workers.stats()
+	s := e.workers.stats()
+	if e.decoder.unknown != nil {
+		s.UnknownKeys = e.decoder.unknown.count.Load()
+	}
+	return s
 }
 
 // Decide evaluates the rule. It returns when there is an answer, when Config.Timeout has passed or when ctx ends,
@@ -200,12 +277,20 @@ func (e *Engine) Decide(ctx context.Context, in *Input) (Decision, error) {
 	defer stop()
 
 	program := e.program.Load()
+	if program == nil {
+		return Decision{}, fmt.Errorf("policy: %w", &EvalError{Message: "no policy is loaded yet"})
+	}
+	if in != nil && in.Asked != nil {
+		policy := program.about
+		policy.Revision = program.revision
+		in.Asked(policy)
+	}
 	if in != nil && in.Complete != nil {
 		if err := in.Complete(in, program.mayRead); err != nil {
 			return Decision{}, fmt.Errorf("policy: %w", err)
 		}
 	}
-	input, err := in.value()
+	input, err := e.input(in, program.mayRead)
 	if err != nil {
 		return Decision{}, fmt.Errorf("policy: %w", err)
 	}

@@ -152,6 +152,11 @@ func TestFailures(t *testing.T) {
 		{"undefined inside an object", `decision := {"allowed": true, "headers": {"x-tier": input.token.claims.tier}}`, ErrUndefined, ""},
 		{"a builtin's error is undefined", `decision := {"allowed": 1 / 0 == 1}`, ErrUndefined, ""},
 		{"conflict", "decision := true if input.route\ndecision := false if input.token", ErrPolicy, "policy.rego:4:1: eval_conflict_error"},
+		{
+			"conflict of values that nobody may see", "decision := input.token.pool if input.route\ndecision := \"secret\" if input.token", ErrPolicy,
+			"eval_conflict_error: rule data.extauthz.decision produced conflicting values",
+		},
+		{"conflict in a function", "decision := f(1)\nf(_) := input.token.pool\nf(_) := \"secret\"", ErrPolicy, "function data.extauthz.f produced conflicting values"},
 		{"conflict in an object", "decision[k] := true if some k in [\"allowed\"]\ndecision[k] := false if some k in [\"allowed\"]", ErrPolicy, "eval_conflict_error"},
 		{"a panic", `decision if test.panic("secret")`, ErrPolicy, "panic: a string"},
 		{"a panic of the runtime", `decision if test.panic("")`, ErrPolicy, "panic: runtime error: index out of range"},

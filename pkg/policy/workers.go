@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Stats says what the goroutines of an [Engine] do.
+// Stats says what the goroutines of an [Engine] do, and what it has counted.
 type Stats struct {
 	// Workers is the number of goroutines that evaluate, or wait to while [Engine.Run] runs. At most Config.Concurrency.
 	Workers int
@@ -18,6 +18,9 @@ type Stats struct {
 	// zero within microseconds unless a builtin function ignores cancellation. Up to Config.Concurrency of them are
 	// replaced by new workers; from then on they take the place of workers.
 	Late int
+	// UnknownKeys is how many keys of decisions meant nothing and were ignored, since the start. Only [DialectOPAEnvoy]
+	// ignores any.
+	UnknownKeys uint64
 }
 
 // workers evaluates on goroutines of its own, so that the caller can leave at its deadline even if the evaluation does

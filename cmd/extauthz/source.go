@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/cognito-extauthz/extauthz/internal/config"
+	"github.com/cognito-extauthz/extauthz/internal/opa"
+	"github.com/cognito-extauthz/extauthz/internal/reload"
+	"github.com/cognito-extauthz/extauthz/pkg/policy"
+)
+
+// watchPolicy has the policy's directory, if there is one, read again when it changes.
+func watchPolicy(ctx context.Context, cfg *config.Config, files *reload.Watcher, engine *policy.Engine) error {
+	if cfg.Policy.Dir == "" {
+		return nil
+	}
+	err := files.Add(reload.File{
+		Name: "policy.dir", Path: cfg.Path(cfg.Policy.Dir),
+		Fingerprint: engine.Fingerprint,
+		Use: func(revision []byte) error {
+			if string(revision) == engine.Revision() {
+				return nil
+			}
+			return engine.Reload(ctx)
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("policy.dir: %w", err)
+	}
+	return nil
+}
+
+// newSource makes ready what the section opa names; nil if there is none.
+func newSource(ctx context.Context, cfg *config.Config, engine *policy.Engine, log *slog.Logger) (*opa.Source, error) {
+	if len(cfg.OPA) == 0 {
+		return nil, nil //nolint:nilnil // documented above
+	}
+	c := opa.Config{Section: cfg.OPA, Getenv: os.LookupEnv, MinRevision: cfg.Policy.MinRevision, Logger: log}
+	if cfg.HasBundles() {
+		c.Load = func(ctx context.Context, files map[string][]byte, label string) (string, error) {
+			err := engine.Load(ctx, files, label)
+			return engine.Revision(), err // nobody else loads
+		}
+	}
+	source, err := opa.New(ctx, c)
+	if err != nil {
+		return nil, fmt.Errorf("opa: %w", err)
+	}
+	return source, nil
+}
+
+// runSource fetches policies until ctx ends. An error means that it could not begin to.
+func (p parts) runSource(ctx context.Context) error {
+	if p.source == nil {
+		return nil
+	}
+	return p.source.Run(ctx)
+}
+
+// awaitPolicy returns true when there is a policy to decide by; false if ctx ends before.
+func (p parts) awaitPolicy(ctx context.Context, cfg *config.Config) bool {
+	if !cfg.HasBundles() {
+		return true
+	}
+	select {
+	case <-p.source.Loaded():
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// bundleStatus is the state of a bundle.
+type bundleStatus struct {
+	Name        string    `json:"name"`
+	Revision    string    `json:"revision"`
+	ActivatedAt time.Time `json:"activated_at,omitzero"`
+	Activations uint64    `json:"activations"`
+	Failures    uint64    `json:"failures"`
+	Error       string    `json:"error,omitempty"`
+}
+
+func (p parts) bundles() []bundleStatus {
+	if p.source == nil {
+		return nil
+	}
+	var all []bundleStatus
+	for _, b := range p.source.Bundles() {
+		all = append(all, bundleStatus{
+			Name: b.Name, Revision: b.Revision, ActivatedAt: b.ActivatedAt, Activations: b.Activations, Failures: b.Failures, Error: textOf(b.Err),
+		})
+	}
+	return all
+}
+
+// observeBundles shows the state of bundles as metrics.
+func (p parts) observeBundles(meter metric.Meter) error {
+	if p.source == nil {
+		return nil
+	}
+	current, err1 := meter.Int64ObservableGauge("extauthz.bundle.current",
+		metric.WithDescription("1 if what decides is the bundle as its server has it now, 0 if the last good one goes on or none came."))
+	activations, err2 := meter.Int64ObservableCounter("extauthz.bundle.activations",
+		metric.WithDescription("Bundles that were taken (ok), or could not be fetched or used (failed)."))
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		for _, b := range p.source.Bundles() {
+			name := attribute.String("bundle", b.Name)
+			o.ObserveInt64(current, asInt(b.Err == nil && !b.ActivatedAt.IsZero()), metric.WithAttributes(name))
+			o.ObserveInt64(activations, int64(b.Activations), metric.WithAttributes(name, attribute.String("result", "ok")))
+			o.ObserveInt64(activations, int64(b.Failures), metric.WithAttributes(name, attribute.String("result", "failed")))
+		}
+		return nil
+	}, current, activations)
+	return err
+}

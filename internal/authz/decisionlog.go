@@ -1,0 +1,168 @@
+package authz
+
+import (
+	mathrand "math/rand/v2"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/cognito-extauthz/extauthz/internal/decisionlog"
+	"github.com/cognito-extauthz/extauthz/pkg/policy"
+)
+
+// A DecisionLog says which decisions are written down, with what, and where.
+type DecisionLog struct {
+	// To takes the decisions. It must not wait. Required.
+	To DecisionRecorder
+	// Ratios are the shares that are logged, by outcome: 0 none, 1 all. Of an outcome that is not in it, all are.
+	Ratios map[Outcome]float64
+	// Headers, Query and Claims are what a line tells besides its own fields: names of request headers (in lower
+	// case), query parameters and claims, whose values are otherwise never logged.
+	Headers, Query, Claims []string
+	// ConfigRevision identifies the configuration.
+	ConfigRevision string
+}
+
+// A DecisionRecorder takes decisions. A [*decisionlog.Log] is one.
+type DecisionRecorder interface {
+	Record(d *decisionlog.Decision)
+}
+
+// replay returns what tells which lines can be replayed.
+func (l DecisionLog) replay() *decisionlog.Replay {
+	var include []decisionlog.Included
+	for kind, names := range map[decisionlog.Kind][]string{
+		decisionlog.Headers: l.Headers, decisionlog.Query: l.Query, decisionlog.Claims: l.Claims,
+	} {
+		for _, name := range names {
+			include = append(include, decisionlog.Included{Kind: kind, Name: name})
+		}
+	}
+	return decisionlog.NewReplay(include)
+}
+
+// ratio returns the share of checks of an outcome that is logged.
+func (l DecisionLog) ratio(o Outcome) float64 {
+	if ratio, ok := l.Ratios[o]; ok {
+		return ratio
+	}
+	return 1
+}
+
+// steps are how long the steps of a check took.
+type steps struct{ read, route, authenticate, authorize, respond decisionlog.Step }
+
+func took(s *decisionlog.Step, began time.Time) {
+	*s = decisionlog.Step{Took: time.Since(began), Taken: true}
+}
+
+// ask notes which policy is asked, whatever comes of it.
+func (c *check) ask(in *policy.Input) *policy.Input {
+	in.Asked = func(p policy.Policy) { c.policy = p }
+	return in
+}
+
+// log hands the decision to the decision log. It holds no token, no query and no header value, but for those that the
+// configuration asks for by name.
+func (r *recorder) log(c *check, v verdict, took time.Duration) {
+	ratio := r.Log.ratio(v.outcome)
+	if ratio < 1 && mathrand.Float64() >= ratio { //nolint:gosec // sampling
+		return
+	}
+	d := &decisionlog.Decision{
+		ID: c.id, Time: c.start, Took: took,
+		Outcome: string(v.outcome), Reason: string(v.reason), Status: v.status, Detail: v.detail, Failed: v.outcome == Failed,
+		Method: short(c.request.method), Host: c.request.host, Path: c.request.path.Canonical, Route: c.routeName(),
+		SourcePrincipal: c.request.attributes.GetSource().GetPrincipal(),
+		Policy:          c.policyAsked(v),
+		ConfigRevision:  r.Log.ConfigRevision,
+		Read:            c.steps.read, ToRoute: c.steps.route, Authenticate: c.steps.authenticate, Authorize: c.steps.authorize, Respond: c.steps.respond,
+		RequestID:   requestID(c.request.headers["x-request-id"]),
+		SampleRatio: ratio,
+		Included:    r.included(c),
+		Replay:      r.replay,
+		Request: decisionlog.Request{
+			RawHeaders: len(c.request.attributes.GetRequest().GetHttp().GetHeaderMap().GetHeaders()) > 0,
+			Unreadable: v.reason == InvalidRequest,
+			LongMethod: len(c.request.method) > maxMethod,
+		},
+	}
+	if sc := c.span.SpanContext(); sc.HasTraceID() {
+		d.TraceID = sc.TraceID().String()
+	}
+	if t := c.claims; t != nil {
+		d.Pool, d.Client, d.ClientID, d.TokenID, d.Scopes = t.Pool, c.client, t.ClientID, t.TokenID, t.Scopes
+	}
+	r.Log.To.Record(d)
+}
+
+// policyAsked returns the policy that was asked. An Authorizer that does not say which has said its revision.
+func (c *check) policyAsked(v verdict) policy.Policy {
+	p := c.policy
+	if p.Revision == "" {
+		p.Revision = v.decision.Revision
+	}
+	return p
+}
+
+func (r *recorder) included(c *check) []decisionlog.Included {
+	var list []decisionlog.Included
+	add := func(kind decisionlog.Kind, name string, value any) {
+		list = append(list, decisionlog.Included{Kind: kind, Name: name, Value: value})
+	}
+	for _, name := range r.Log.Headers {
+		if value, ok := c.request.headers[name]; ok {
+			add(decisionlog.Headers, name, value)
+		}
+	}
+	if len(r.Log.Query) > 0 {
+		_, query, _ := strings.Cut(c.request.attributes.GetRequest().GetHttp().GetPath(), "?")
+		values, _ := url.ParseQuery(query) // what can be read of it
+		for _, name := range r.Log.Query {
+			if list := values[name]; len(list) > 0 {
+				add(decisionlog.Query, name, parameter(list))
+			}
+		}
+	}
+	for _, name := range r.Log.Claims {
+		if c.claims == nil {
+			break
+		}
+		if value, ok := c.claims.Map()[name]; ok {
+			add(decisionlog.Claims, name, value)
+		}
+	}
+	return list
+}
+
+// parameter is a query parameter as a line has it: mostly there is one.
+func parameter(values []string) any {
+	if len(values) == 1 {
+		return values[0]
+	}
+	list := make([]any, len(values))
+	for i, v := range values {
+		list[i] = v
+	}
+	return list
+}
+
+// maxMethod bounds a method in a line. A caller may make one up, of any length.
+const maxMethod = 32
+
+func short(method string) string {
+	if len(method) > maxMethod {
+		return method[:maxMethod] + "…"
+	}
+	return method
+}
+
+// requestID returns an x-request-id that looks like one, and nothing else a caller may have put there.
+func requestID(id string) string {
+	if len(id) > 64 || strings.ContainsFunc(id, func(r rune) bool {
+		return (r < '0' || r > '9') && (r|0x20 < 'a' || r|0x20 > 'z') && r != '.' && r != '_' && r != '-'
+	}) {
+		return ""
+	}
+	return id
+}
