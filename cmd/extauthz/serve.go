@@ -219,6 +219,7 @@ func newEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) (*poli
 		LoadLater:       cfg.HasBundles(),
 		Dialect:         policy.Dialect(cfg.Policy.Dialect),
 		ExtauthzInput:   cfg.Policy.ExtauthzInput,
+		Data:            tables(cfg),
 		Decision:        cfg.Policy.Decision,
 		Timeout:         cfg.Policy.Timeout,
 		ReservedHeaders: identity(cfg).IdentityHeaders(),

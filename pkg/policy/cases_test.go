@@ -29,6 +29,7 @@ type caseFile struct {
 		RequestHeaders []string `yaml:"request_headers"`
 		Reasons        []string
 		AllowBuiltins  []string `yaml:"allow_builtins"`
+		Extauthz       map[string]any
 	}
 	Input any
 	Cases []struct {
@@ -86,6 +87,7 @@ func runCases(t *testing.T, file caseFile, files map[string]string) {
 	e := newEngine(t, files, func(c *Config) {
 		c.RequestHeaders, c.Reasons, c.AllowBuiltins = file.Config.RequestHeaders, file.Config.Reasons, file.Config.AllowBuiltins
 		c.ReservedHeaders = []string{"x-auth-client-id"}
+		c.Data = file.Config.Extauthz
 		c.Now = func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
 	})
 	for _, c := range file.Cases {

@@ -72,6 +72,9 @@ func (f files) compile(ctx context.Context, cfg Config) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := addTables(data, cfg.Data); err != nil {
+		return nil, err
+	}
 	store := inmem.NewFromObjectWithOpts(data, inmem.OptReturnASTValuesOnRead(true))
 	decide, hasLog := splitLog(modules)
 	compiler, err := compile(ctx, decide, caps, store, cfg.Dialect)
@@ -241,6 +244,10 @@ func (f files) revision(cfg Config) string {
 	if cfg.Dialect == DialectOPAEnvoy {
 		write(string(cfg.Dialect) + strconv.FormatBool(cfg.ExtauthzInput))
 	}
+	if len(cfg.Data) > 0 {
+		text, _ := json.Marshal(cfg.Data) // its keys are sorted; what is no JSON, the store has refused
+		write(string(text))
+	}
 	for _, file := range slices.Concat(f.modules, f.data) {
 		write(strconv.FormatBool(file.builtIn) + file.path)
 		write(string(file.content))
@@ -384,6 +391,17 @@ func mergeData(list []file, decision ast.Ref) (map[string]any, error) {
 		return nil, newLoadError(problems)
 	}
 	return data, nil
+}
+
+// addTables puts what the configuration says below data.extauthz.
+func addTables(data, tables map[string]any) error {
+	if len(tables) == 0 {
+		return nil
+	}
+	if at, ok := merge(data, map[string]any{"extauthz": maps.Clone(tables)}); !ok {
+		return newLoadError([]Problem{{Message: "data." + at + " is in a data file and comes from the configuration, want another name in the file"}})
+	}
+	return nil
 }
 
 // holds reports whether data has a value at ref, or one in the way that is no object.

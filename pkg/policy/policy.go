@@ -48,8 +48,10 @@
 package policy
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -82,6 +84,9 @@ type Config struct {
 	// LoadLater leaves the user's policy to [Engine.Load]. Until its first call every decision fails. Neither Dir nor FS
 	// may be set. Default: New loads the policy.
 	LoadLater bool
+	// Data is what policies see below data.extauthz besides the rules there, such as the route table: JSON values by name.
+	// Neither a data file nor a rule may have one of its names. Default none.
+	Data map[string]any
 	// Decision is the deciding rule. Default [DefaultDecision], or [DefaultDecisionOPAEnvoy] in that dialect.
 	Decision string
 	// Dialect is what input and decision look like. Default [DialectExtauthz].
@@ -123,8 +128,10 @@ type Engine struct {
 // New checks cfg, then reads and compiles the policy. What is wrong with the policy is a [*LoadError].
 func New(ctx context.Context, cfg Config) (*Engine, error) {
 	cfg = withDefaults(cfg)
+	var errData error
+	cfg.Data, errData = copyJSON(cfg.Data)
 	decoder, err := newDecoder(cfg.RequestHeaders, cfg.ReservedHeaders, cfg.Reasons)
-	if err := errors.Join(err, checkLimits(cfg), checkDialect(cfg)); err != nil {
+	if err := errors.Join(err, errData, checkLimits(cfg), checkDialect(cfg)); err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
 	if cfg.Dialect == DialectOPAEnvoy {
@@ -166,6 +173,18 @@ func withDefaults(cfg Config) Config {
 	}
 	cfg.AllowBuiltins = slices.Clone(cfg.AllowBuiltins) // read again by Reload
 	return cfg
+}
+
+// copyJSON returns m as encoding/json has it, so that a []string becomes the list that Rego knows.
+func copyJSON(m map[string]any) (map[string]any, error) {
+	text, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("Data is no JSON: %w", err)
+	}
+	var out map[string]any
+	decoder := json.NewDecoder(bytes.NewReader(text))
+	decoder.UseNumber()
+	return out, decoder.Decode(&out)
 }
 
 func checkLimits(cfg Config) error {
