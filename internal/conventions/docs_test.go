@@ -4,6 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -141,6 +146,8 @@ func TestDocumentedCommands(t *testing.T) {
 					makeTarget(t, c)
 				case program == "extauthz" || program == "bin/extauthz":
 					runExtauthz(t, c)
+				case program == "opa":
+					runOPA(t, c)
 				case program == "curl" && strings.Contains(c.text, "//127.0.0.1:"):
 					runInDemo(t, c)
 				case slices.Contains(elsewhere, program) || program == "curl":
@@ -191,6 +198,35 @@ func runExtauthz(t *testing.T, c command) {
 	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	if wrong := strings.Contains(c.want, ": ok (") || c.want == ""; err != nil && wrong {
+		t.Errorf("%s: %v\n%s", c.text, err, out)
+	}
+	matches(t, c, string(out))
+}
+
+// runOPA runs OPA's program in a folder that has a policy and a signing key.
+func runOPA(t *testing.T, c command) {
+	opa := filepath.Join(root(t), ".tools", "bin", "opa")
+	if _, err := os.Stat(opa); err != nil {
+		t.Skip("no OPA here; make test builds it")
+	}
+	dir := t.TempDir()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range map[string][]byte{
+		"policies/extauthz/policy.rego": []byte("package extauthz\n\ndecision := data.extauthz.base.decision\n"),
+		"private.pem":                   pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}),
+	} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, content, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), opa, strings.Fields(c.text)[1:]...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
 		t.Errorf("%s: %v\n%s", c.text, err, out)
 	}
 	matches(t, c, string(out))

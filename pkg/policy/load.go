@@ -245,7 +245,10 @@ func (f files) revision(cfg Config) string {
 		write(string(cfg.Dialect) + strconv.FormatBool(cfg.ExtauthzInput))
 	}
 	if len(cfg.Data) > 0 {
-		text, _ := json.Marshal(cfg.Data) // its keys are sorted; what is no JSON, the store has refused
+		text, err := json.Marshal(cfg.Data) // its keys are sorted
+		if err != nil {
+			text = []byte(err.Error()) // New has refused what is no JSON
+		}
 		write(string(text))
 	}
 	for _, file := range slices.Concat(f.modules, f.data) {
