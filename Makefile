@@ -14,6 +14,8 @@ DOCKER ?= docker
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 FUZZTIME ?= 20s
 DEMO_ARGS ?=
+BENCH_ROUNDS ?= 5
+BENCH_TIME ?= 1500ms
 # Of the statements in policies/*.rego, in percent, that `opa test` must run.
 POLICY_COVERAGE ?= 100
 
@@ -82,6 +84,16 @@ demo: build $(ENVOY) ## Show it at work: stand-in for Cognito, extauthz, Envoy, 
 	@go build -o .demo/demo ./internal/demo
 	@exec .demo/demo $(DEMO_ARGS)
 
+.PHONY: bench bench-scale bench-docs bench-programs
+bench: bench-programs $(ENVOY) ## Measure extauthz beside baselines (8 minutes; BENCH_ROUNDS=1 BENCH_TIME=300ms: one)
+	.bench/bench run -rounds $(BENCH_ROUNDS) -time $(BENCH_TIME)
+bench-scale: bench-programs ## Measure how the cost grows with routes, clients, pools and tokens (8 minutes)
+	.bench/bench scale -rounds $(BENCH_ROUNDS) -time $(BENCH_TIME)
+bench-docs: bench-programs ## Put what was measured into docs/performance.md
+	.bench/bench docs
+bench-programs: build
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o .bench/ ./internal/bench/...
+
 .PHONY: image
 image: ## Build the container image extauthz:VERSION
 	@command -v $(DOCKER) >/dev/null || { echo 'make: $(DOCKER) not found; install Docker, or set DOCKER=podman or another builder' >&2; exit 1; }
@@ -92,7 +104,7 @@ tools: $(BIN)/gofumpt $(BIN)/golangci-lint $(BIN)/opa $(BIN)/kustomize $(BIN)/ku
 
 .PHONY: clean
 clean: ## Remove what was built; .tools/ stays, as it takes minutes to get
-	rm -rf bin .demo
+	rm -rf bin .demo .bench
 
 # ---- What a fresh machine may lack, by name
 

@@ -66,6 +66,7 @@ var mayLink = map[string][]string{
 	"internal/cognitotest": {},
 	"internal/lab":         {"internal/cognitotest"},
 	"internal/demo":        {"internal/cognitotest", "internal/lab"},
+	"internal/bench":       {"internal/cognitotest", "internal/lab"},
 	"cmd/extauthz": {
 		"internal/asynclog", "internal/authz", "internal/config", "internal/decisionlog", "internal/decisionlog/opalog", "internal/opa", "internal/reload", "internal/route", "internal/server", "internal/telemetry", "pkg/policy",
 		"pkg/validator", "policies",
