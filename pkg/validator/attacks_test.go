@@ -223,6 +223,88 @@ func TestConstructorsRefuseNothing(t *testing.T) {
 	}
 }
 
+// What is at a bound passes, what is beyond does not.
+func TestBordersOfBounds(t *testing.T) {
+	p := newPool(t)
+	v := newValidator(t, config(t, p))
+	items := func(n int) []int { return make([]int, n) }
+	usual := len(p.Claims(client)) + 1 // and the object itself
+	for _, test := range []struct {
+		name   string
+		token  string
+		accept bool
+	}{
+		{"1,000 values", p.Token(client, cognitotest.Claim("x", items(1000-usual-1))), true},
+		{"1,001 values", p.Token(client, cognitotest.Claim("x", items(1000-usual))), false},
+		{"a header of 64 values", p.Token(client, cognitotest.HeaderParam("x", items(60))), true},
+		{"a header of 65 values", p.Token(client, cognitotest.HeaderParam("x", items(61))), false},
+		{"a header of 4096 bytes", p.Token(client, cognitotest.HeaderParam("x", padding(t, p, 4096))), true},
+		{"a header of 4099 bytes", p.Token(client, cognitotest.HeaderParam("x", padding(t, p, 4096)+"xx")), false},
+	} {
+		if _, err := v.Validate(t.Context(), test.token); (err == nil) != test.accept {
+			t.Errorf("%s: %v, want it accepted: %v", test.name, err, test.accept)
+		}
+	}
+}
+
+// padding is a text that makes a header as long as wanted, once it is encoded.
+func padding(t *testing.T, p *cognitotest.Pool, length int) string {
+	t.Helper()
+	header, _, _ := strings.Cut(p.Token(client, cognitotest.HeaderParam("x", "")), ".")
+	text, err := base64.RawURLEncoding.DecodeString(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Repeat("y", base64.RawURLEncoding.DecodedLen(length)-len(text))
+}
+
+// Sixteen problems are all reported; of seventeen, the last is counted.
+func TestProblemsAtTheBound(t *testing.T) {
+	good := string(mustJSON(t, jwkOf(newPool(t).AccessKey())))
+	for n, want := range map[int]string{15: "JSON object", 16: "JSON object", 17: "1 more are left out"} {
+		_, problems, err := validator.ParseJWKS([]byte(`{"keys":[` + good + strings.Repeat(",0", n) + `]}`))
+		if err != nil || len(problems) != n || !strings.Contains(problems[n-1].String(), want) || strings.HasPrefix(problems[0].String(), "key") {
+			t.Errorf("%d: %d problems, the last %v, error %v, want %d and %q", n, len(problems), problems[len(problems)-1], err, n, want)
+		}
+	}
+}
+
+// An ETag of 256 bytes is sent back, a longer one is not.
+func TestETagAtTheBound(t *testing.T) {
+	for length, want := range map[int]bool{256: true, 257: false} {
+		bubble(t, nil, func(t *testing.T, f *fakeJWKS, k *validator.RemoteKeys, kid string) {
+			f.set(func(f *fakeJWKS) { f.etag = strings.Repeat("x", length) })
+			_ = k.Refresh(t.Context())
+			f.set(func(f *fakeJWKS) { f.body = []byte("broken") }) // which a 304 hides
+			if err := k.Refresh(t.Context()); (err == nil) != want {
+				t.Errorf("%d bytes: %v, want it sent back: %v", length, err, want)
+			}
+		})
+	}
+}
+
+// A cause that has no Reason of its own can be found.
+func TestCauseIsFound(t *testing.T) {
+	p := newPool(t)
+	cause := errors.New("cause")
+	cfg := config(t, p)
+	cfg.Keys = keysFunc(func() error { return cause })
+	if _, err := newValidator(t, cfg).Validate(t.Context(), p.Token(client)); !errors.Is(err, cause) {
+		t.Errorf("%v, want its cause to be found", err)
+	}
+}
+
+// A member without a modulus publishes nothing, whatever else it has.
+func TestPrivateMemberWithoutModulus(t *testing.T) {
+	p := newPool(t)
+	for _, odd := range []any{map[string]any{"kty": "RSA", "d": "AQAB"}, map[string]any{"d": "AQAB", "n": 1}} {
+		keys, _, err := validator.ParseJWKS(mustJSON(t, map[string]any{"keys": []any{odd, jwkOf(p.AccessKey())}}))
+		if err != nil || len(keys) != 1 {
+			t.Errorf("keys %v, error %v, want the good one", keys, err)
+		}
+	}
+}
+
 func TestDenylistOfManyEntries(t *testing.T) {
 	p := newPool(t)
 	v := newValidator(t, config(t, p))

@@ -478,8 +478,8 @@ func (k *RemoteKeys) rest() time.Duration {
 
 // maxAge is how old the current set may get: as old as configured, or as old as its server says, within bounds.
 func (k *RemoteKeys) maxAge() time.Duration {
-	s := k.current.Load()
-	if s == nil || s.fresh < 0 {
+	s := k.current.Load() // there is one: Run has just fetched it
+	if s.fresh < 0 {
 		return k.cfg.MaxAge
 	}
 	return min(max(s.fresh, time.Minute, k.cfg.MinInterval), k.cfg.MaxAge)
