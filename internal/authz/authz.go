@@ -94,36 +94,55 @@ func New(cfg Config) (*Service, error) {
 	}, nil
 }
 
+// CheckMessage answers a message that holds a CheckRequest with one that holds a CheckResponse. It does what Check does,
+// and is how Envoy is answered: it decodes only what is needed and writes the answer as bytes. The message must not change
+// any more. One that is no CheckRequest is answered too: a gRPC error would be the usual answer, and is one that lets
+// requests pass under failure_mode_allow.
+func (s *Service) CheckMessage(ctx context.Context, msg []byte) (resp []byte) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.reportPanic(&check{ctx: ctx}, p)
+			resp = (&reply{code: isPanic.code, message: string(Panic), denied: true, status: isPanic.status}).appendTo(nil)
+		}
+	}()
+	const usual = 1 << 10 // bytes of an answer
+	return s.answer(ctx, func() (*request, bool) { return take(msg) }).appendTo(make([]byte, 0, usual))
+}
+
 // Check answers whether Envoy may let a request through. It never returns an error.
 func (s *Service) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error) {
-	return s.answer(ctx, req, func(c *check) verdict { return s.verdict(c, req) }), nil
+	a := s.answer(ctx, func() (*request, bool) { return decoded(req), true })
+	return a.proto(), nil
 }
 
-// Undecodable answers a message that is no CheckRequest. A gRPC error would be the usual answer, and is one that
-// lets requests pass under failure_mode_allow.
-func (s *Service) Undecodable(ctx context.Context) *authv3.CheckResponse {
-	return s.answer(ctx, nil, func(*check) verdict {
-		return invalid(InvalidRequest, "the message from Envoy is no CheckRequest")
-	})
-}
-
-// answer makes an answer of a verdict and records it. A panic, wherever it comes from, becomes the answer to a failure.
-func (s *Service) answer(ctx context.Context, req *authv3.CheckRequest, decide func(*check) verdict) (resp *authv3.CheckResponse) {
+// answer takes a request, makes an answer of the verdict on it, and records that. A panic, wherever it comes from, becomes the
+// answer to a failure.
+func (s *Service) answer(ctx context.Context, take func() (*request, bool)) (a *reply) {
 	c := &check{ctx: ctx, id: newDecisionID(), start: time.Now(), request: &request{}, span: noop.Span{}}
 	defer func() {
 		if p := recover(); p != nil {
 			s.reportPanic(c, p)
-			resp = s.denied(c, fail(Panic, "panic", 0))
+			a = s.denied(c, fail(Panic, "panic", 0))
 		}
 	}()
-	c.request.isGRPC = isGRPC(req.GetAttributes().GetRequest().GetHttp().GetHeaders()["content-type"])
-	c.ctx, c.span = s.recorder.span(ctx, req)
-	v := decide(c)
+	v := s.decide(c, take)
 	began := time.Now()
-	resp = s.respond(c, v)
+	a = s.respond(c, v)
 	took(&c.steps.respond, began)
 	s.recorder.record(c, v)
-	return resp
+	return a
+}
+
+func (s *Service) decide(c *check, take func() (*request, bool)) verdict {
+	began := time.Now()
+	r, ok := take()
+	if !ok {
+		return invalid(errUndecodable.reason, errUndecodable.detail)
+	}
+	c.request = r
+	took(&c.steps.read, began)
+	c.ctx, c.span = s.recorder.span(c.ctx, r)
+	return s.verdict(c)
 }
 
 // reportPanic logs a panic. If the log is what panics, so be it.
@@ -154,7 +173,7 @@ func margin(left time.Duration) time.Duration {
 }
 
 // verdict takes the steps of a check, in the order of docs/request.md.
-func (s *Service) verdict(c *check, req *authv3.CheckRequest) (v verdict) {
+func (s *Service) verdict(c *check) (v verdict) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.reportPanic(c, p)
@@ -173,7 +192,7 @@ func (s *Service) verdict(c *check, req *authv3.CheckRequest) (v verdict) {
 		return fail(Overloaded, "too many checks at once", time.Second)
 	}
 
-	if v, ok := s.read(c, req); !ok {
+	if v, ok := s.read(c); !ok {
 		return v
 	}
 	if v, ok := s.route(c); !ok {
@@ -185,12 +204,10 @@ func (s *Service) verdict(c *check, req *authv3.CheckRequest) (v verdict) {
 	return s.authorize(c)
 }
 
-// read takes from the CheckRequest what the other steps need.
-func (s *Service) read(c *check, req *authv3.CheckRequest) (verdict, bool) {
+// read holds the request to the limits and finds its canonical path and host.
+func (s *Service) read(c *check) (verdict, bool) {
 	defer took(&c.steps.read, time.Now())
-	r, err := s.requestOf(req)
-	c.request = r
-	if err != nil {
+	if err := s.check(c.request); err != nil {
 		return invalid(err.reason, err.detail), false
 	}
 	return verdict{}, true

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/google/go-cmp/cmp"
@@ -313,7 +314,7 @@ func TestPolicySetsAuthorization(t *testing.T) {
 }
 
 func TestUndecodable(t *testing.T) {
-	got := answerOf(newHarness(t, nil).Undecodable(t.Context()))
+	got := answerOf(sendBytes(t, newHarness(t, nil).Service, []byte("\xff")))
 	if got.Status != 400 || got.Reason != InvalidRequest || got.Code != codes.InvalidArgument {
 		t.Errorf("answer is %+v, want 400 invalid_request", got)
 	}
@@ -358,7 +359,7 @@ func TestOverload(t *testing.T) {
 		})
 	})
 	var wg sync.WaitGroup
-	wg.Go(func() { send(t, h.Service, get("/orders")) })
+	wg.Go(func() { sendOnce(t, h.Service, get("/orders")) })
 	<-entered
 	if got := answerOf(send(t, h.Service, get("/orders"))); got.Reason != Overloaded || got.Status != 503 || got.Headers["retry-after"] != "1" {
 		t.Errorf("answer is %+v, want overloaded", got)
@@ -521,7 +522,7 @@ func TestCanary(t *testing.T) {
 		get("/a/../"+canary, withHeader("authorization", "Basic "+canary)),
 		get("/orders", func(h *authv3.AttributeContext_HttpRequest) { h.Host = "a," + canary }),
 	} {
-		resp := send(t, h.Service, req)
+		resp := sendOnce(t, h.Service, req)
 		if denied := resp.GetDeniedResponse(); strings.Contains(denied.String(), canary) {
 			t.Errorf("the answer holds the canary: %v", denied)
 		}
@@ -544,7 +545,7 @@ func TestCanary(t *testing.T) {
 
 func TestLogIncludesWhatIsAskedFor(t *testing.T) {
 	h := newHarness(t, func(c *Config) { c.Log.Headers, c.Log.Query = []string{"x-tenant"}, []string{"page"} })
-	send(t, h.Service, get("/orders?page=7&other=8", withHeader("x-tenant", "a")))
+	sendOnce(t, h.Service, get("/orders?page=7&other=8", withHeader("x-tenant", "a")))
 	var line map[string]any
 	if err := json.Unmarshal(h.log.Bytes(), &line); err != nil {
 		t.Fatal(err)
@@ -583,9 +584,9 @@ func TestMetrics(t *testing.T) {
 		c.Authenticator = authenticator{"early": &validator.TokenError{Reason: validator.ErrNotYetValid, Err: &validator.SkewError{Ahead: time.Minute}}}
 	})
 	for i := range 10 {
-		send(t, h.Service, get(fmt.Sprintf("/orders/%d", i)))
-		send(t, h.Service, get(fmt.Sprintf("/nowhere/%d", i), withHeader("x-request-id", fmt.Sprint(i))))
-		send(t, h.Service, get("/orders", withHeader("authorization", "Bearer early")))
+		sendOnce(t, h.Service, get(fmt.Sprintf("/orders/%d", i)))
+		sendOnce(t, h.Service, get(fmt.Sprintf("/nowhere/%d", i), withHeader("x-request-id", fmt.Sprint(i))))
+		sendOnce(t, h.Service, get("/orders", withHeader("authorization", "Bearer early")))
 	}
 	var all metricdata.ResourceMetrics
 	if err := reader.Collect(t.Context(), &all); err != nil {
@@ -618,7 +619,7 @@ func TestMetrics(t *testing.T) {
 func TestSpanJoinsTheRequestsTrace(t *testing.T) {
 	spans := tracetest.NewSpanRecorder()
 	h := newHarness(t, func(c *Config) { c.Tracer = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("") })
-	send(t, h.Service, get("/orders", withHeader("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")))
+	sendOnce(t, h.Service, get("/orders", withHeader("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")))
 	ended := spans.Ended()
 	if len(ended) != 1 || ended[0].SpanContext().TraceID().String() != "0af7651916cd43dd8448eb211c80319c" || ended[0].Parent().SpanID().String() != "b7ad6b7169203331" {
 		t.Errorf("spans are %v, want one in the request's trace", ended)

@@ -53,7 +53,7 @@ func (l DecisionLog) ratio(o Outcome) float64 {
 type steps struct{ read, route, authenticate, authorize, respond decisionlog.Step }
 
 func took(s *decisionlog.Step, began time.Time) {
-	*s = decisionlog.Step{Took: time.Since(began), Taken: true}
+	*s = decisionlog.Step{Took: s.Took + time.Since(began), Taken: true}
 }
 
 // ask notes which policy is asked, whatever comes of it.
@@ -73,7 +73,7 @@ func (r *recorder) log(c *check, v verdict, took time.Duration) {
 		ID: c.id, Time: c.start, Took: took,
 		Outcome: string(v.outcome), Reason: string(v.reason), Status: v.status, Detail: v.detail, Failed: v.outcome == Failed,
 		Method: short(c.request.method), Host: c.request.host, Path: c.request.path.Canonical, Route: c.routeName(),
-		SourcePrincipal: c.request.attributes.GetSource().GetPrincipal(),
+		SourcePrincipal: c.request.principal,
 		Policy:          c.policyAsked(v),
 		ConfigRevision:  r.Log.ConfigRevision,
 		Read:            c.steps.read, ToRoute: c.steps.route, Authenticate: c.steps.authenticate, Authorize: c.steps.authorize, Respond: c.steps.respond,
@@ -82,7 +82,7 @@ func (r *recorder) log(c *check, v verdict, took time.Duration) {
 		Included:    r.included(c),
 		Replay:      r.replay,
 		Request: decisionlog.Request{
-			RawHeaders: len(c.request.attributes.GetRequest().GetHttp().GetHeaderMap().GetHeaders()) > 0,
+			RawHeaders: c.request.rawHeaders,
 			Unreadable: v.reason == InvalidRequest,
 			LongMethod: len(c.request.method) > maxMethod,
 		},
@@ -116,7 +116,7 @@ func (r *recorder) included(c *check) []decisionlog.Included {
 		}
 	}
 	if len(r.Log.Query) > 0 {
-		_, query, _ := strings.Cut(c.request.attributes.GetRequest().GetHttp().GetPath(), "?")
+		_, query, _ := strings.Cut(c.request.rawPath, "?")
 		values, _ := url.ParseQuery(query) // what can be read of it
 		for _, name := range r.Log.Query {
 			if list := values[name]; len(list) > 0 {

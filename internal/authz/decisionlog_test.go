@@ -182,7 +182,7 @@ func TestSamplingByOutcome(t *testing.T) {
 		const checks = 400
 		for range checks {
 			for _, req := range requests {
-				send(t, h.Service, req)
+				sendOnce(t, h.Service, req)
 			}
 		}
 		lines := linesOf(t, h.log)

@@ -5,8 +5,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/testing/protocmp"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"go.opentelemetry.io/otel/metric/noop"
@@ -131,13 +136,60 @@ func withoutHeader(name string) func(*authv3.AttributeContext_HttpRequest) {
 	return func(h *authv3.AttributeContext_HttpRequest) { delete(h.Headers, name) }
 }
 
+// send returns the answer to a request, and holds that a message with the request is answered alike.
 func send(t testing.TB, s *Service, req *authv3.CheckRequest) *authv3.CheckResponse {
+	t.Helper()
+	resp := sendOnce(t, s, req)
+	sameAnswer(t, s, req, resp)
+	return resp
+}
+
+func sendOnce(t testing.TB, s *Service, req *authv3.CheckRequest) *authv3.CheckResponse {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	resp, err := s.Check(ctx, req)
 	if err != nil || resp == nil {
 		t.Fatalf("Check returned %v and error %v, want a response", resp, err)
+	}
+	return resp
+}
+
+func sendBytes(t testing.TB, s *Service, msg []byte) *authv3.CheckResponse {
+	t.Helper()
+	resp := new(authv3.CheckResponse)
+	if err := proto.Unmarshal(s.CheckMessage(t.Context(), msg), resp); err != nil {
+		t.Fatalf("the answer to a message is no CheckResponse: %v", err)
+	}
+	return resp
+}
+
+// sameAnswer holds that a message is answered as the request in it is: the hot path as the plain one.
+func sameAnswer(t testing.TB, s *Service, req *authv3.CheckRequest, want *authv3.CheckResponse) {
+	t.Helper()
+	msg, err := proto.Marshal(req)
+	if err != nil {
+		return // text that is not UTF-8 cannot be sent
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	got := new(authv3.CheckResponse)
+	if err := proto.Unmarshal(s.CheckMessage(ctx, msg), got); err != nil {
+		t.Fatalf("the answer to a message is no CheckResponse: %v", err)
+	}
+	if diff := cmp.Diff(withoutID(want), withoutID(got), protocmp.Transform()); diff != "" {
+		t.Errorf("the answer to the message (-to the request +to the message):\n%s", diff)
+	}
+}
+
+// withoutID takes the decision id out of an answer: no two have the same.
+func withoutID(resp *authv3.CheckResponse) *authv3.CheckResponse {
+	resp = proto.Clone(resp).(*authv3.CheckResponse)
+	fields := resp.GetDynamicMetadata().GetFields()
+	id := fields["decision_id"].GetStringValue()
+	delete(fields, "decision_id")
+	if denied := resp.GetDeniedResponse(); denied != nil && id != "" {
+		denied.Body = strings.ReplaceAll(denied.GetBody(), id, "ID")
 	}
 	return resp
 }

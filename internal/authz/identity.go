@@ -132,18 +132,33 @@ func newScrubber(id Identity) scrubber {
 	return scrubber{prefix: fold(id.Prefix), names: id.IdentityHeaders()}
 }
 
+// hasFoldedPrefix reports whether fold(name) begins with a folded prefix.
+func hasFoldedPrefix(name, prefix string) bool {
+	i := 0
+	for _, r := range name {
+		if i == len(prefix) {
+			return true
+		}
+		if foldRune(r) != rune(prefix[i]) {
+			return false
+		}
+		i++
+	}
+	return i == len(prefix)
+}
+
 // fold maps the spellings of a header name to one: servers that hand headers on as variables (CGI, WSGI, Rack) fold
 // "-" and "_", and some fold everything that is neither letter nor digit.
-func fold(name string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case 'A' <= r && r <= 'Z':
-			return r + 'a' - 'A'
-		case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
-			return r
-		}
-		return '-'
-	}, name)
+func fold(name string) string { return strings.Map(foldRune, name) }
+
+func foldRune(r rune) rune {
+	switch {
+	case 'A' <= r && r <= 'Z':
+		return r + 'a' - 'A'
+	case 'a' <= r && r <= 'z', '0' <= r && r <= '9':
+		return r
+	}
+	return '-'
 }
 
 // forged returns the request's headers that could be taken for identity headers: all that have the prefix in any
@@ -152,7 +167,7 @@ func fold(name string) string {
 func (s scrubber) forged(headers map[string]string) []string {
 	var names []string
 	for name := range headers {
-		if strings.HasPrefix(fold(name), s.prefix) {
+		if hasFoldedPrefix(name, s.prefix) {
 			names = append(names, name)
 		}
 	}

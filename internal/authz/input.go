@@ -16,25 +16,31 @@ import (
 // input is the document that the policy sees (docs/policy-input.md).
 func (s *Service) input(c *check) *policy.Input {
 	r := c.request
-	in := &policy.Input{ParsedPath: r.path.Segments(), SourcePrincipal: r.attributes.GetSource().GetPrincipal()}
+	in := &policy.Input{ParsedPath: r.path.Segments(), SourcePrincipal: r.principal}
 	if s.OPAEnvoy {
 		in.Complete = c.completeOPAEnvoy
 		return in
 	}
-	in.Attributes, in.Complete = attributes(r.attributes), r.complete
+	in.Complete = c.complete
 	c.describe(in)
 	return in
+}
+
+// complete fills in what costs something to make, if the policy may read it.
+func (c *check) complete(in *policy.Input, reads func(field string) bool) error {
+	if reads("attributes") {
+		in.Attributes = attributes(c.request.attributes())
+	}
+	if reads("context") {
+		c.describeContext(in)
+	}
+	return c.request.complete(in, reads)
 }
 
 // describe fills in what OPA-Envoy does not have.
 func (c *check) describe(in *policy.Input) {
 	r := c.request
 	in.Canonical = policy.Canonical{Host: r.host, Path: r.path.Canonical}
-	in.Context = policy.Context{
-		Extensions:    r.attributes.GetContextExtensions(),
-		Metadata:      filterMetadata(r.attributes.GetMetadataContext().GetFilterMetadata()),
-		RouteMetadata: filterMetadata(r.attributes.GetRouteMetadataContext().GetFilterMetadata()),
-	}
 	if m := c.match; m != nil {
 		rule := m.Rule
 		in.Route = &policy.Route{
@@ -48,6 +54,15 @@ func (c *check) describe(in *policy.Input) {
 			ClientID: t.ClientID, ClientName: c.client, Pool: t.Pool, Issuer: t.Issuer, Subject: t.Subject,
 			TokenID: t.TokenID, TokenUse: string(t.TokenUse), Scopes: t.Scopes, Claims: t.Map(),
 		}
+	}
+}
+
+func (c *check) describeContext(in *policy.Input) {
+	ac := c.request.attributes()
+	in.Context = policy.Context{
+		Extensions:    ac.GetContextExtensions(),
+		Metadata:      filterMetadata(ac.GetMetadataContext().GetFilterMetadata()),
+		RouteMetadata: filterMetadata(ac.GetRouteMetadataContext().GetFilterMetadata()),
 	}
 }
 

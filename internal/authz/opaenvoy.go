@@ -18,11 +18,12 @@ import (
 // Authorization header, and ours beside it. testdata/opa-envoy has what a real one showed; where we do not follow it,
 // docs/from-opa-envoy.md says why.
 func (c *check) completeOPAEnvoy(in *policy.Input, reads func(field string) bool) error {
-	if ac := c.request.attributes; reads("attributes") {
-		in.Attributes, _ = message(ac.ProtoReflect()).(map[string]any)
+	if reads("attributes") {
+		in.Attributes, _ = message(c.request.attributes().ProtoReflect()).(map[string]any)
 	}
 	if reads("extauthz") {
 		c.describe(in)
+		c.describeContext(in)
 	}
 	return c.request.completeWith(in, reads, parseBodyOPAEnvoy)
 }

@@ -5,9 +5,9 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"sync"
 	"time"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"go.opentelemetry.io/otel/attribute"
 	otelcodes "go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
@@ -25,6 +25,7 @@ type recorder struct {
 	duration metric.Float64Histogram
 	skew     metric.Float64Histogram
 	replay   *decisionlog.Replay
+	measured sync.Map // labels to measured
 }
 
 func newRecorder(cfg Config) (*recorder, error) {
@@ -46,9 +47,10 @@ func newRecorder(cfg Config) (*recorder, error) {
 }
 
 // span starts the span of a check as a child of the request's own (W3C Trace Context, in the request's headers).
-func (r *recorder) span(ctx context.Context, req *authv3.CheckRequest) (context.Context, trace.Span) {
-	headers := req.GetAttributes().GetRequest().GetHttp().GetHeaders()
-	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier(headers))
+func (r *recorder) span(ctx context.Context, req *request) (context.Context, trace.Span) {
+	if _, ok := req.headers["traceparent"]; ok {
+		ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier(req.headers))
+	}
 	return r.Tracer.Start(ctx, "check", trace.WithSpanKind(trace.SpanKindServer))
 }
 
@@ -58,19 +60,38 @@ func (r *recorder) record(c *check, v verdict) {
 	took := time.Since(c.start)
 	defer func() { _ = recover() }()
 	defer c.span.End()
-	labels := metric.WithAttributes(
-		attribute.String("outcome", string(v.outcome)),
-		attribute.String("reason", string(v.reason)),
-		attribute.String("route", c.knownRoute()),
-		attribute.String("pool", c.pool()),
-	)
-	r.checks.Add(c.ctx, 1, labels)
-	r.duration.Record(c.ctx, took.Seconds(), metric.WithAttributes(attribute.String("outcome", string(v.outcome))))
+	labels := r.labels(labels{v.outcome, v.reason, c.knownRoute(), c.pool()})
+	r.checks.Add(c.ctx, 1, labels.check)
+	r.duration.Record(c.ctx, took.Seconds(), labels.outcome)
 	if v.ahead > 0 {
 		r.skew.Record(c.ctx, v.ahead.Seconds())
 	}
 	r.trace(c, v)
 	r.log(c, v, took)
+}
+
+// labels are the values of a check's metric labels. All are of closed sets.
+type labels struct {
+	outcome     Outcome
+	reason      Reason
+	route, pool string
+}
+
+// measured are the options that say them to OpenTelemetry, which takes longer to make than to use.
+type measured struct{ check, outcome metric.MeasurementOption }
+
+func (r *recorder) labels(l labels) measured {
+	if m, ok := r.measured.Load(l); ok {
+		return m.(measured)
+	}
+	outcome := attribute.String("outcome", string(l.outcome))
+	m := measured{
+		check: metric.WithAttributeSet(attribute.NewSet(outcome,
+			attribute.String("reason", string(l.reason)), attribute.String("route", l.route), attribute.String("pool", l.pool))),
+		outcome: metric.WithAttributeSet(attribute.NewSet(outcome)),
+	}
+	r.measured.Store(l, m)
+	return m
 }
 
 func (r *recorder) trace(c *check, v verdict) {

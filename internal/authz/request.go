@@ -8,20 +8,45 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/cognito-extauthz/extauthz/internal/route"
 	"github.com/cognito-extauthz/extauthz/pkg/policy"
 )
 
 // A request is what the steps of a check need of a CheckRequest.
 type request struct {
-	attributes    *authv3.AttributeContext
+	raw     []byte                   // the message, if the request was scanned and not decoded
+	decoded *authv3.AttributeContext // see attributes
+	broken  bool                     // whether raw could not be decoded
+
 	method        string
+	rawHost       string
+	rawPath       string // with the query
 	host          string // canonical
 	path          route.Path
+	principal     string            // of the peer
 	headers       map[string]string // by lower-case name; values of one name joined by commas, as Envoy joins them
-	authorization []string          // the Authorization headers
-	isGRPC        bool              // the caller speaks gRPC
+	headerBytes   int               // their names and values
+	rawHeaders    bool              // Envoy sent them as bytes
+	bodyBytes     int
+	authorization []string // the Authorization headers
+	isGRPC        bool     // the caller speaks gRPC
 }
+
+// attributes returns all that Envoy sent. Of a scanned request they are decoded when somebody asks for them first.
+func (r *request) attributes() *authv3.AttributeContext {
+	if r.decoded == nil {
+		req := new(authv3.CheckRequest)
+		r.broken = proto.Unmarshal(r.raw, req) != nil
+		if r.decoded = req.GetAttributes(); r.decoded == nil || r.broken {
+			r.decoded = new(authv3.AttributeContext)
+		}
+	}
+	return r.decoded
+}
+
+var errUndecodable = &requestError{InvalidRequest, "the message from Envoy is no CheckRequest"}
 
 // A requestError says why a CheckRequest cannot be read. Its detail is for the log, and quotes nothing.
 type requestError struct {
@@ -35,58 +60,79 @@ func tooLarge(reason Reason, what string, size, limit int) *requestError {
 	return &requestError{reason, fmt.Sprintf("%s has %d bytes, want at most %d", what, size, limit)}
 }
 
-// requestOf reads a CheckRequest. With an error, the request holds what was read before it.
-func (s *Service) requestOf(req *authv3.CheckRequest) (*request, *requestError) {
-	r := &request{attributes: req.GetAttributes()}
-	http := r.attributes.GetRequest().GetHttp()
-	if http == nil {
-		return r, &requestError{InvalidRequest, "the CheckRequest has no attributes.request.http"}
+// take reads a message: by scan, or else by decoding it. It returns false if it is no CheckRequest.
+func take(msg []byte) (*request, bool) {
+	if r, ok := scan(msg); ok {
+		return r, true
 	}
-	r.method = http.GetMethod()
-	size := r.readHeaders(http)
-	r.isGRPC = isGRPC(r.headers["content-type"])
-	switch {
-	case len(http.GetPath()) > s.Limits.PathBytes:
-		return r, tooLarge(InvalidPath, "path", len(http.GetPath()), s.Limits.PathBytes)
-	case size > s.Limits.HeaderBytes:
-		return r, tooLarge(InvalidRequest, "all headers", size, s.Limits.HeaderBytes)
+	req := new(authv3.CheckRequest)
+	if err := proto.Unmarshal(msg, req); err != nil {
+		return &request{}, false
 	}
-	var err error
-	if r.path, err = route.ParsePath(http.GetPath()); err != nil {
-		return r, &requestError{InvalidPath, err.Error()}
-	}
-	if r.host, err = route.CanonicalHost(http.GetHost()); err != nil {
-		return r, &requestError{InvalidPath, err.Error()}
-	}
-	if size := len(http.GetBody()) + len(http.GetRawBody()); size > s.Limits.BodyBytes {
-		return r, tooLarge(InvalidRequest, "body", size, s.Limits.BodyBytes)
-	}
-	return r, nil
+	return decoded(req), true
 }
 
-// readHeaders takes the headers from where Envoy put them: headers, or header_map if it is set to
-// encode_raw_headers. It returns how many bytes they have.
-func (r *request) readHeaders(http *authv3.AttributeContext_HttpRequest) (size int) {
-	raw := http.GetHeaderMap().GetHeaders()
-	r.headers = make(map[string]string, len(http.GetHeaders())+len(raw))
-	add := func(name, value string) {
-		size += len(name) + len(value)
-		name = strings.ToLower(name)
-		if name == "authorization" {
-			r.authorization = append(r.authorization, value)
-		}
-		if before, ok := r.headers[name]; ok {
-			value = before + "," + value
-		}
-		r.headers[name] = value
+// decoded takes what every check needs from a decoded CheckRequest, as scan does from its bytes.
+func decoded(req *authv3.CheckRequest) *request {
+	r := &request{decoded: req.GetAttributes()}
+	if r.decoded == nil {
+		r.decoded = new(authv3.AttributeContext)
 	}
+	http := r.decoded.GetRequest().GetHttp()
+	r.method, r.rawHost, r.rawPath = http.GetMethod(), http.GetHost(), http.GetPath()
+	r.principal = r.decoded.GetSource().GetPrincipal()
+	r.bodyBytes = len(http.GetBody()) + len(http.GetRawBody())
+	raw := http.GetHeaderMap().GetHeaders()
+	r.rawHeaders = len(raw) > 0
+	r.headers = make(map[string]string, len(http.GetHeaders())+len(raw))
 	for name, value := range http.GetHeaders() {
-		add(name, value)
+		r.addHeader(name, value)
 	}
 	for _, h := range raw {
-		add(h.GetKey(), headerValue(h))
+		r.addHeader(h.GetKey(), headerValue(h))
 	}
-	return size
+	return r
+}
+
+// check holds a request to the limits and finds its canonical path and host. With an error, the request holds what was
+// found before it.
+func (s *Service) check(r *request) *requestError {
+	if r.raw == nil && r.decoded.GetRequest().GetHttp() == nil {
+		return &requestError{InvalidRequest, "the CheckRequest has no attributes.request.http"}
+	}
+	switch {
+	case len(r.rawPath) > s.Limits.PathBytes:
+		return tooLarge(InvalidPath, "path", len(r.rawPath), s.Limits.PathBytes)
+	case r.headerBytes > s.Limits.HeaderBytes:
+		return tooLarge(InvalidRequest, "all headers", r.headerBytes, s.Limits.HeaderBytes)
+	}
+	var err error
+	if r.path, err = route.ParsePath(r.rawPath); err != nil {
+		return &requestError{InvalidPath, err.Error()}
+	}
+	if r.host, err = route.CanonicalHost(r.rawHost); err != nil {
+		return &requestError{InvalidPath, err.Error()}
+	}
+	if r.bodyBytes > s.Limits.BodyBytes {
+		return tooLarge(InvalidRequest, "body", r.bodyBytes, s.Limits.BodyBytes)
+	}
+	return nil
+}
+
+// addHeader adds one of the headers, which Envoy puts into headers, or into header_map if it is set to encode_raw_headers.
+func (r *request) addHeader(name, value string) {
+	r.headerBytes += len(name) + len(value)
+	name = strings.ToLower(name)
+	if name == "authorization" {
+		r.authorization = append(r.authorization, value)
+	}
+	if before, ok := r.headers[name]; ok {
+		value = before + "," + value
+	}
+	r.headers[name] = value
+	if name == "content-type" {
+		r.isGRPC = isGRPC(value)
+	}
 }
 
 func headerValue(h *corev3.HeaderValue) string {
@@ -105,20 +151,22 @@ func (r *request) complete(in *policy.Input, reads func(field string) bool) erro
 
 // completeWith is complete with a parser of bodies.
 func (r *request) completeWith(in *policy.Input, reads func(field string) bool, parse bodyParser) error {
-	http := r.attributes.GetRequest().GetHttp()
 	if reads("parsed_query") {
-		_, query, _ := strings.Cut(http.GetPath(), "?")
+		_, query, _ := strings.Cut(r.rawPath, "?")
 		var ok bool
 		if in.ParsedQuery, ok = parseForm(query); !ok {
 			return &requestError{InvalidRequest, "the query has a bad escape, a semicolon or bytes that are not UTF-8, and the policy reads it"}
 		}
 	}
 	if reads("parsed_body") || reads("truncated_body") {
-		b, err := parse(http, r.headers)
+		b, err := parse(r.attributes().GetRequest().GetHttp(), r.headers)
 		if err != nil {
 			return &requestError{InvalidRequest, err.Error()}
 		}
 		in.ParsedBody, in.TruncatedBody = b.parsed, b.truncated
+	}
+	if r.broken {
+		return errUndecodable
 	}
 	return nil
 }

@@ -10,18 +10,13 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/protobuf/types/known/structpb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/cognito-extauthz/extauthz/pkg/policy"
 )
 
 // respond builds the answer of a verdict.
-func (s *Service) respond(c *check, v verdict) *authv3.CheckResponse {
+func (s *Service) respond(c *check, v verdict) *reply {
 	switch {
 	case v.outcome == Allowed && v.reason == OK:
 		return s.allow(c, v)
@@ -32,33 +27,27 @@ func (s *Service) respond(c *check, v verdict) *authv3.CheckResponse {
 }
 
 // allow builds the only answer that lets a request through.
-func (s *Service) allow(c *check, v verdict) *authv3.CheckResponse {
-	ok := &authv3.OkHttpResponse{
-		HeadersToRemove:         slices.Clone(v.decision.RemoveRequestHeaders),
-		ResponseHeadersToAdd:    headerOptions(v.decision.ResponseHeaders, addedCookie),
-		QueryParametersToRemove: v.decision.RemoveQueryParameters,
+func (s *Service) allow(c *check, v verdict) *reply {
+	a := &reply{
+		code:        codes.OK,
+		remove:      slices.Clone(v.decision.RemoveRequestHeaders),
+		response:    headerOptions(v.decision.ResponseHeaders, addedCookie),
+		setQuery:    v.decision.SetQueryParameters,
+		removeQuery: v.decision.RemoveQueryParameters,
+		metadata:    metadata(c, v),
 	}
-	for _, q := range v.decision.SetQueryParameters {
-		for _, value := range q.Values {
-			ok.QueryParametersToSet = append(ok.QueryParametersToSet, &corev3.QueryParameter{Key: q.Name, Value: value})
-		}
+	a.headers = append(s.identityHeaders(c), headerOptions(v.decision.RequestHeaders, addedCookie)...)
+	a.remove = append(a.remove, s.unsetHeaders(c, a.headers)...)
+	if s.RemoveAuthorization && !c.public() && !sets(a.headers, "authorization") {
+		a.remove = append(a.remove, "authorization")
 	}
-	ok.Headers = append(s.identityHeaders(c), headerOptions(v.decision.RequestHeaders, addedCookie)...)
-	ok.HeadersToRemove = append(ok.HeadersToRemove, s.unsetHeaders(c, ok.Headers)...)
-	if s.RemoveAuthorization && !c.public() && !sets(ok.Headers, "authorization") {
-		ok.HeadersToRemove = append(ok.HeadersToRemove, "authorization")
-	}
-	slices.Sort(ok.HeadersToRemove)
-	ok.HeadersToRemove = slices.Compact(ok.HeadersToRemove)
-	return &authv3.CheckResponse{
-		Status:          &status.Status{Code: int32(codes.OK)},
-		HttpResponse:    &authv3.CheckResponse_OkResponse{OkResponse: ok},
-		DynamicMetadata: metadata(c, v),
-	}
+	slices.Sort(a.remove)
+	a.remove = slices.Compact(a.remove)
+	return a
 }
 
-func (s *Service) identityHeaders(c *check) []*corev3.HeaderValueOption {
-	var set []*corev3.HeaderValueOption
+func (s *Service) identityHeaders(c *check) []option {
+	var set []option
 	for _, fact := range c.identity {
 		if text := headerText(fact.value); text != "" && len(text) <= s.Identity.MaxBytes {
 			set = append(set, header(fact.header, text))
@@ -69,35 +58,26 @@ func (s *Service) identityHeaders(c *check) []*corev3.HeaderValueOption {
 
 // unsetHeaders returns every identity header that is not set: the ones that have no value, and the ones that the
 // request brought in whatever spelling. A name that is set must not be among them, since Envoy removes last.
-func (s *Service) unsetHeaders(c *check, set []*corev3.HeaderValueOption) []string {
+func (s *Service) unsetHeaders(c *check, set []option) []string {
 	names := append(s.scrub.forged(c.request.headers), s.scrub.names...)
 	return slices.DeleteFunc(names, func(name string) bool { return sets(set, strings.ToLower(name)) })
 }
 
 // sets reports whether a header, named in lower case, is among those that are set.
-func sets(headers []*corev3.HeaderValueOption, name string) bool {
-	return slices.ContainsFunc(headers, func(h *corev3.HeaderValueOption) bool { return h.Header.Key == name })
+func sets(headers []option, name string) bool {
+	return slices.ContainsFunc(headers, func(h option) bool { return h.name == name })
 }
 
 // header sets a header in place of any that the request has.
-func header(name, value string) *corev3.HeaderValueOption {
-	return option(name, value, wrapperspb.Bool(false), corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
-}
-
-// option says twice what becomes of a header that is there already, as releases of Envoy differ in which they heed.
-func option(name, value string, add *wrapperspb.BoolValue, action corev3.HeaderValueOption_HeaderAppendAction) *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{
-		Header:       &corev3.HeaderValue{Key: name, Value: value},
-		Append:       add, //nolint:staticcheck // deprecated, and what Envoy 1.40 goes by
-		AppendAction: action,
-	}
+func header(name, value string) option {
+	return option{name, value, appendFalse, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD}
 }
 
 // headerOptions writes a policy's headers. Several values of a name become one, separated by commas, which means the
 // same (RFC 9110 section 5.3) and leaves nothing to the order in which Envoy sets and appends. Cookies cannot be joined:
 // cookie writes each.
-func headerOptions(headers []policy.Header, cookie func(i int, value string) *corev3.HeaderValueOption) []*corev3.HeaderValueOption {
-	var set []*corev3.HeaderValueOption
+func headerOptions(headers []policy.Header, cookie func(i int, value string) option) []option {
+	var set []option
 	for _, h := range headers {
 		if h.Name != "set-cookie" {
 			set = append(set, header(h.Name, strings.Join(h.Values, ",")))
@@ -111,24 +91,25 @@ func headerOptions(headers []policy.Header, cookie func(i int, value string) *co
 }
 
 // addedCookie leaves the upstream's own cookies in an allowed response.
-func addedCookie(_ int, value string) *corev3.HeaderValueOption {
-	return option("set-cookie", value, wrapperspb.Bool(true), corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD)
+func addedCookie(_ int, value string) option {
+	return option{"set-cookie", value, appendTrue, corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD}
 }
 
 // ownCookie is for a denied response, where Envoy 1.40 loses a second value for which append is set.
-func ownCookie(i int, value string) *corev3.HeaderValueOption {
+func ownCookie(i int, value string) option {
 	if i == 0 {
 		return header("set-cookie", value)
 	}
-	return option("set-cookie", value, nil, corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD)
+	return option{"set-cookie", value, appendUnset, corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD}
 }
 
 // denied builds every answer that does not let the request through: a denied_response, and never a gRPC error.
-func (s *Service) denied(c *check, v verdict) *authv3.CheckResponse {
-	body := &authv3.DeniedHttpResponse{
-		Status: &typev3.HttpStatus{Code: typev3.StatusCode(v.status)},
+func (s *Service) denied(c *check, v verdict) *reply {
+	a := &reply{
+		code: v.code, message: string(v.reason), denied: true, status: v.status, metadata: metadata(c, v),
+		headers: make([]option, 0, 6),
 	}
-	set := func(name, value string) { body.Headers = append(body.Headers, header(name, value)) }
+	set := func(name, value string) { a.headers = append(a.headers, header(name, value)) }
 	set("cache-control", "no-store")
 	if challenge := s.challenge(v); challenge != "" {
 		set("www-authenticate", challenge)
@@ -142,28 +123,24 @@ func (s *Service) denied(c *check, v verdict) *authv3.CheckResponse {
 		// statuses calls a 400 INTERNAL.
 		set("content-type", "text/plain; charset=utf-8")
 		set("grpc-status", strconv.Itoa(int(v.code)))
-		body.Body = fmt.Sprintf("%s (decision %s)", v.reason, c.id)
+		a.body = fmt.Sprintf("%s (decision %s)", v.reason, c.id)
 	case v.decision.Body != nil:
 		set("content-type", "text/plain; charset=utf-8")
-		body.Body = *v.decision.Body
+		a.body = *v.decision.Body
 	default:
 		set("content-type", "application/problem+json")
-		body.Body = s.problem(c, v)
+		a.body = s.problem(c, v)
 	}
-	body.Headers = override(body.Headers, headerOptions(v.decision.ResponseHeaders, ownCookie))
-	return &authv3.CheckResponse{
-		Status:          &status.Status{Code: int32(v.code), Message: string(v.reason)},
-		HttpResponse:    &authv3.CheckResponse_DeniedResponse{DeniedResponse: body},
-		DynamicMetadata: metadata(c, v),
-	}
+	a.headers = override(a.headers, headerOptions(v.decision.ResponseHeaders, ownCookie))
+	return a
 }
 
 // override lets a policy's own headers take the place of ours, but for the gRPC status, which must fit the answer.
-func override(ours, theirs []*corev3.HeaderValueOption) []*corev3.HeaderValueOption {
-	theirs = slices.DeleteFunc(theirs, func(h *corev3.HeaderValueOption) bool {
-		return strings.HasPrefix(h.Header.Key, "grpc-")
+func override(ours, theirs []option) []option {
+	theirs = slices.DeleteFunc(theirs, func(h option) bool {
+		return strings.HasPrefix(h.name, "grpc-")
 	})
-	ours = slices.DeleteFunc(ours, func(h *corev3.HeaderValueOption) bool { return sets(theirs, h.Header.Key) })
+	ours = slices.DeleteFunc(ours, func(h option) bool { return sets(theirs, h.name) })
 	return append(ours, theirs...)
 }
 
@@ -203,32 +180,28 @@ func (s *Service) problem(c *check, v verdict) string {
 
 // metadata is what Envoy's access log, rate limits and other filters can read of the decision, in the namespace
 // envoy.filters.http.ext_authz.
-func metadata(c *check, v verdict) *structpb.Struct {
-	fields := make(map[string]any, len(v.decision.Metadata)+len(c.identity)+4)
+func metadata(c *check, v verdict) []fact {
+	facts := make([]fact, 0, len(v.decision.Metadata)+len(c.identity)+4)
 	for name, value := range v.decision.Metadata {
-		fields[name] = value
-	}
-	for _, fact := range c.identity {
-		switch value := fact.value.(type) {
-		case string:
-			fields[fact.field] = strings.ToValidUTF8(value, "\uFFFD")
-		case []string:
-			list := make([]any, len(value))
-			for i, item := range value {
-				list[i] = strings.ToValidUTF8(item, "\uFFFD")
-			}
-			fields[fact.field] = list
+		if !ours(c, name) {
+			facts = append(facts, fact{name, value})
 		}
 	}
-	fields["outcome"], fields["reason"], fields["decision_id"] = string(v.outcome), string(v.reason), c.id
-	fields["route"] = c.routeName()
-	st, err := structpb.NewStruct(fields)
-	if err != nil {
-		// Only a policy's own metadata can fail here; the rest must reach the access log all the same.
-		v.decision.Metadata = nil
-		return metadata(c, v)
+	for _, id := range c.identity {
+		if id.value != nil {
+			facts = append(facts, fact{id.field, id.value})
+		}
 	}
-	return st
+	return append(facts, fact{"outcome", string(v.outcome)}, fact{"reason", string(v.reason)}, fact{"decision_id", c.id}, fact{"route", c.routeName()})
+}
+
+// ours reports whether a name of the metadata is one that we set, so that no policy can.
+func ours(c *check, name string) bool {
+	switch name {
+	case "outcome", "reason", "decision_id", "route":
+		return true
+	}
+	return slices.ContainsFunc(c.identity, func(id identity) bool { return id.field == name && id.value != nil })
 }
 
 func (c *check) routeName() string {

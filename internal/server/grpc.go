@@ -9,14 +9,13 @@ import (
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
-	protobuf "google.golang.org/protobuf/proto"
 )
 
-// A Checker answers Envoy's checks. Neither method may fail otherwise than by its answer.
+// A Checker answers Envoy's checks.
 type Checker interface {
-	Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error)
-	// Undecodable answers a message that is no CheckRequest.
-	Undecodable(ctx context.Context) *authv3.CheckResponse
+	// CheckMessage answers the bytes of a CheckRequest with those of a CheckResponse. Whatever the bytes are, there is an
+	// answer.
+	CheckMessage(ctx context.Context, msg []byte) []byte
 }
 
 // authorization describes envoy.service.auth.v3.Authorization as the generated code does, but for one thing: its
@@ -31,33 +30,29 @@ var authorization = grpc.ServiceDesc{
 
 //nolint:revive // the order of the arguments is grpc.MethodHandler's
 func handleCheck(srv any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-	checker := srv.(Checker)
 	var msg message
 	if err := decode(&msg); err != nil {
-		return checker.Undecodable(ctx), nil
+		msg = nil // an empty message is answered with a denial; a gRPC error may be an allow to Envoy
 	}
-	req := new(authv3.CheckRequest)
-	if err := protobuf.Unmarshal(msg, req); err != nil {
-		return checker.Undecodable(ctx), nil
-	}
-	resp, err := checker.Check(ctx, req)
-	if err != nil || resp == nil {
-		return checker.Undecodable(ctx), nil //nolint:nilerr // a gRPC error may be an allow to Envoy
-	}
-	return resp, nil
+	return message(srv.(Checker).CheckMessage(ctx, msg)), nil
 }
 
 // A message is the bytes of a gRPC message.
 type message []byte
 
-// codec is the one for protobuf, which also hands out a message undecoded.
+// codec is the one for protobuf, which also takes and hands out a message as it is.
 type codec struct{}
 
 var standard = encoding.GetCodecV2(proto.Name)
 
 func (codec) Name() string { return proto.Name }
 
-func (codec) Marshal(v any) (mem.BufferSlice, error) { return standard.Marshal(v) }
+func (codec) Marshal(v any) (mem.BufferSlice, error) {
+	if msg, ok := v.(message); ok {
+		return mem.BufferSlice{mem.SliceBuffer(msg)}, nil
+	}
+	return standard.Marshal(v)
+}
 
 func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if msg, ok := v.(*message); ok {

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"time"
 
@@ -78,11 +79,18 @@ func Listen(cfg Config) (*Server, error) {
 	return s, nil
 }
 
+// window is how many bytes may be under way on a stream and on a connection.
+const window = 1 << 20
+
 func (s *Server) newGRPC() *grpc.Server {
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{}),
 		// A message over the limit would be a gRPC error, which may be an allow to Envoy. Our own limits answer.
 		grpc.MaxRecvMsgSize(math.MaxInt32),
+		// Goroutines that live on have grown their stacks already. When all are busy, a check gets one of its own.
+		grpc.NumStreamWorkers(uint32(8 * runtime.GOMAXPROCS(0))),
+		// With fixed windows grpc-go sends no pings to measure the bandwidth. A check is a few KiB.
+		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
 		// Envoy pings idle connections as often as its connection_keepalive says. With grpc-go's default of five
 		// minutes, it would be sent away for it.
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
