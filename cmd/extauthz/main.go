@@ -73,7 +73,7 @@ Start with a configuration file (docs/config.md), check it, then serve:
 		return &wrongError{fmt.Errorf("extauthz: %w\n  hint: %s --help", err, cmd.CommandPath())}
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCommand(), configCommand(), versionCommand())
+	root.AddCommand(serveCommand(), configCommand(), policyCommand(), versionCommand())
 	return root
 }
 

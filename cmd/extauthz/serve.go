@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -43,6 +44,7 @@ EXTAUTHZ__LISTEN__GRPC=0.0.0.0:9191.`,
 			if err != nil {
 				return err
 			}
+			tuneCollector()
 			out := asynclog.New(cmd.ErrOrStderr(), decisionlog.Limits)
 			log := slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: cfg.Log.SlogLevel()}))
 			err = serve(cmd.Context(), path, cfg, log, output{stdout: cmd.OutOrStdout(), stderr: out})
@@ -53,6 +55,16 @@ EXTAUTHZ__LISTEN__GRPC=0.0.0.0:9191.`,
 	}
 	cmd.Flags().StringVar(&path, "config", defaultConfig, "configuration file")
 	return cmd
+}
+
+// tuneCollector lets the heap grow to five times what is alive before garbage is collected, where Go's default is twice. What
+// is alive here are some 20 MiB and the caches, so memory is cheaper than the CPU that it saves. GOGC and GOMEMLIMIT stay
+// the operator's: the latter bounds this.
+func tuneCollector() {
+	const percent = 400
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
 }
 
 // serve is the parts list of the program. It runs until ctx ends and everything is drained.
@@ -68,7 +80,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logge
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(p.pools.observe(tel.Meter), p.observeBundles(tel.Meter), observePolicy(tel.Meter, p.engine)); err != nil {
+	if err := errors.Join(p.pools.observe(tel.Meter), p.observeBundles(tel.Meter), observePolicy(tel.Meter, p.engine), observeDecisionCache(tel.Meter, cfg, p.engine)); err != nil {
 		return err
 	}
 	decisions, err := newDecisions(cfg, p, log, out)
@@ -226,6 +238,7 @@ func newEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) (*poli
 		RequestHeaders:  cfg.Policy.RequestHeaders,
 		Reasons:         cfg.Policy.Reasons,
 		AllowBuiltins:   cfg.Policy.AllowBuiltins,
+		CacheBytes:      decisionCacheBytes(cfg),
 		Logger:          log,
 	})
 	var load *policy.LoadError

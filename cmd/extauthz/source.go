@@ -82,6 +82,7 @@ func (p parts) awaitPolicy(ctx context.Context, cfg *config.Config) bool {
 type bundleStatus struct {
 	Name        string    `json:"name"`
 	Revision    string    `json:"revision"`
+	CheckedAt   time.Time `json:"checked_at,omitzero"`
 	ActivatedAt time.Time `json:"activated_at,omitzero"`
 	Activations uint64    `json:"activations"`
 	Failures    uint64    `json:"failures"`
@@ -95,7 +96,7 @@ func (p parts) bundles() []bundleStatus {
 	var all []bundleStatus
 	for _, b := range p.source.Bundles() {
 		all = append(all, bundleStatus{
-			Name: b.Name, Revision: b.Revision, ActivatedAt: b.ActivatedAt, Activations: b.Activations, Failures: b.Failures, Error: textOf(b.Err),
+			Name: b.Name, Revision: b.Revision, CheckedAt: b.CheckedAt, ActivatedAt: b.ActivatedAt, Activations: b.Activations, Failures: b.Failures, Error: textOf(b.Err),
 		})
 	}
 	return all
@@ -108,19 +109,24 @@ func (p parts) observeBundles(meter metric.Meter) error {
 	}
 	current, err1 := meter.Int64ObservableGauge("extauthz.bundle.current",
 		metric.WithDescription("1 if what decides is the bundle as its server has it now, 0 if the last good one goes on or none came."))
+	age, err3 := meter.Float64ObservableGauge("extauthz.bundle.age", metric.WithUnit("s"),
+		metric.WithDescription("Time since the bundle's server last answered. Absent before it did."))
 	activations, err2 := meter.Int64ObservableCounter("extauthz.bundle.activations",
 		metric.WithDescription("Bundles that were taken (ok), or could not be fetched or used (failed)."))
-	if err := errors.Join(err1, err2); err != nil {
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		for _, b := range p.source.Bundles() {
 			name := attribute.String("bundle", b.Name)
+			if !b.CheckedAt.IsZero() {
+				o.ObserveFloat64(age, time.Since(b.CheckedAt).Seconds(), metric.WithAttributes(name))
+			}
 			o.ObserveInt64(current, asInt(b.Err == nil && !b.ActivatedAt.IsZero()), metric.WithAttributes(name))
 			o.ObserveInt64(activations, int64(b.Activations), metric.WithAttributes(name, attribute.String("result", "ok")))
 			o.ObserveInt64(activations, int64(b.Failures), metric.WithAttributes(name, attribute.String("result", "failed")))
 		}
 		return nil
-	}, current, activations)
+	}, current, activations, age)
 	return err
 }

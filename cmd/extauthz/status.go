@@ -22,6 +22,7 @@ type status struct {
 	Files          []fileStatus          `json:"files"`
 	Bundles        []bundleStatus        `json:"bundles,omitempty"`
 	TokenCache     *cacheStatus          `json:"token_cache,omitempty"`
+	DecisionCache  *decisionCacheStatus  `json:"decision_cache,omitempty"`
 }
 
 // poolStatus is the state of a pool's keys that are fetched. Of those in a file, [status.Files] tells.
@@ -73,6 +74,9 @@ func (p parts) status(cfg *config.Config) status {
 	if p.pools.cache != nil {
 		c := cacheStatus(p.pools.cache.Status())
 		s.TokenCache = &c
+	}
+	if cfg.DecisionCache.Enabled {
+		s.DecisionCache = decisionCacheOf(p.engine)
 	}
 	return s
 }

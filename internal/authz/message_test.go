@@ -183,8 +183,16 @@ func everything(long string) *reply {
 		setQuery:    []policy.Parameter{{Name: "q", Values: []string{"1", ""}}},
 		removeQuery: []string{"r"},
 		metadata: []fact{
-			{"s", "text"}, {"empty", ""}, {"invalid", "\xff"}, {"list", []string{"a", "", long}}, {"no items", []string{}},
-			{"n", 1.5}, {"b", true}, {"null", nil}, {"object", map[string]any{"k": []any{"v", 1.0}}}, {"unknown", struct{}{}},
+			{"s", "text"},
+			{"empty", ""},
+			{"invalid", "\xff"},
+			{"list", []string{"a", "", long}},
+			{"no items", []string{}},
+			{"n", 1.5},
+			{"b", true},
+			{"null", nil},
+			{"object", map[string]any{"k": []any{"v", 1.0}}},
+			{"unknown", struct{}{}},
 		},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	gocmp "github.com/google/go-cmp/cmp"
 
@@ -223,4 +224,40 @@ func FuzzParseBodyOPAEnvoy(f *testing.F) {
 			t.Fatalf("%v for a body that was parsed", err)
 		}
 	})
+}
+
+// Where no token was verified, a policy sees none that it could take for one.
+func TestOPAEnvoyShowsNoUnverifiedToken(t *testing.T) {
+	t.Parallel()
+	engine, err := newOPAEnvoyEngine(t, policy.Config{FS: module("package envoy.authz\ndefault allow := false\nallow if input.attributes.request.http.headers.authorization")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const forged = "eyJhbGciOiJub25lIn0.eyJ0ZW5hbnQiOiJ2aWN0aW0ifQ."
+	raw := func(value string) func(*authv3.AttributeContext_HttpRequest) {
+		return func(h *authv3.AttributeContext_HttpRequest) {
+			h.Headers = nil
+			h.HeaderMap = &corev3.HeaderMap{Headers: []*corev3.HeaderValue{{Key: "authorization", RawValue: []byte(value)}}}
+		}
+	}
+	for _, tt := range []struct {
+		name     string
+		optional bool
+		req      *authv3.CheckRequest
+		shown    bool
+	}{
+		{"a verified token", false, get("/orders"), true},
+		{"a public route", false, get("/healthz", withHeader("authorization", "Bearer "+forged)), false},
+		{"another scheme", true, get("/orders", withHeader("authorization", "X "+forged)), false},
+		{"no scheme", true, get("/orders", withHeader("authorization", forged)), false},
+		{"raw headers", true, get("/orders", raw("X "+forged)), false},
+		{"another scheme without a token", true, get("/orders", withHeader("authorization", "Basic dTpw")), true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHarness(t, func(c *Config) { c.Authorizer, c.OPAEnvoy, c.AuthenticationOptional = engine, true, tt.optional })
+			if got := answerOf(send(t, h.Service, tt.req)); (got.Status == 0) != tt.shown {
+				t.Errorf("got %d %s, want the header shown: %v", got.Status, got.Reason, tt.shown)
+			}
+		})
+	}
 }

@@ -65,6 +65,9 @@ type Config struct {
 	// Verified tokens are remembered until they expire, so that each costs one signature check. Whatever can change
 	// meanwhile is checked anew for each request: keys, times, the denylist.
 	TokenCache TokenCache `yaml:"tokenCache"`
+	// Decisions of the policy are remembered by all that the policy reads, if they depend on nothing else
+	// (docs/policy.md). `extauthz policy cache` tells by what, or why not.
+	DecisionCache DecisionCache `yaml:"decisionCache"`
 	// Headers that tell the upstream service who is calling. Each of them is set or removed on every allowed
 	// request, so a caller cannot forge one.
 	IdentityHeaders IdentityHeaders `yaml:"identityHeaders"`
@@ -253,6 +256,14 @@ type TokenCache struct {
 	MaxEntries int `yaml:"maxEntries" default:"1000000" min:"1" max:"100000000"`
 	// How many tokens with a bad signature are remembered, so that who sends one again and again costs little.
 	MaxRefusals int `yaml:"maxRefusals" default:"10000" min:"1" max:"10000000"`
+}
+
+// DecisionCache bounds the memory of decisions.
+type DecisionCache struct {
+	// Whether decisions are remembered at all. Answers are the same either way.
+	Enabled bool `yaml:"enabled" default:"true"`
+	// How much memory decisions may take, in bytes. One takes about 700.
+	MaxBytes int `yaml:"maxBytes" default:"16777216" min:"65536" max:"68719476736"`
 }
 
 // The values of [Route.EncodedSlash] and [Route.PathParameters].

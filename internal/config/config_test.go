@@ -248,6 +248,7 @@ func TestEveryKey(t *testing.T) {
 		},
 		Denylist:        Denylist{File: "denylist.yaml"},
 		TokenCache:      TokenCache{MaxBytes: 1 << 20, MaxEntries: 500, MaxRefusals: 50},
+		DecisionCache:   DecisionCache{MaxBytes: 1 << 17},
 		IdentityHeaders: IdentityHeaders{Prefix: "x-id-", MaxBytes: 2048, Claims: map[string]string{"tier": "custom:tier", "team": "team"}},
 		Upstream:        Upstream{Authorization: Forward},
 		Limits:          Limits{ConcurrentChecks: 512, PathBytes: 4096, HeaderBytes: 32768, BodyBytes: 65536, TokenBytes: 8192},

@@ -74,8 +74,8 @@ const (
 // Rules are what the policy says about the log: data.system.log.mask and data.system.log.drop, as in OPA. A
 // [*policy.Engine] has them.
 type Rules interface {
-	HasLogRules() bool
-	MaskLog(ctx context.Context, event map[string]any) (policy.LogVerdict, error)
+	HasLogRules(by policy.Policy) bool
+	MaskLog(ctx context.Context, by policy.Policy, event map[string]any) (policy.LogVerdict, error)
 }
 
 // Config says what a [Log] works with.
@@ -200,7 +200,7 @@ func (l *Log) write(dst []byte, i *item) []byte {
 	ctx, cancel := context.WithTimeout(context.Background(), ruleTimeout)
 	defer cancel()
 	r := newRecord(i.decision)
-	if l.cfg.Rules != nil && l.cfg.Rules.HasLogRules() && !l.rules(ctx, r) {
+	if l.cfg.Rules != nil && l.cfg.Rules.HasLogRules(r.Policy) && !l.rules(ctx, r) {
 		return dst
 	}
 	if l.send == nil {
@@ -215,7 +215,7 @@ func (l *Log) write(dst []byte, i *item) []byte {
 // rules applies the policy's rules, and reports whether they want the decision logged.
 func (l *Log) rules(ctx context.Context, r *record) bool {
 	doc := r.document(l.cfg.Path)
-	verdict, err := l.cfg.Rules.MaskLog(ctx, doc)
+	verdict, err := l.cfg.Rules.MaskLog(ctx, r.Policy, doc)
 	switch {
 	case err != nil:
 		l.maskFailed(r.ID, err)

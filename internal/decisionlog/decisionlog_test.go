@@ -169,8 +169,8 @@ func TestRules(t *testing.T) {
 
 type panicking struct{}
 
-func (panicking) HasLogRules() bool { return true }
-func (panicking) MaskLog(context.Context, map[string]any) (policy.LogVerdict, error) {
+func (panicking) HasLogRules(policy.Policy) bool { return true }
+func (panicking) MaskLog(context.Context, policy.Policy, map[string]any) (policy.LogVerdict, error) {
 	panic("mask")
 }
 

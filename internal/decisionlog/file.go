@@ -24,6 +24,7 @@ type File struct {
 	regular bool // a pipe or a device is never rotated
 	size    int64
 	rotated time.Time
+	looked  time.Time // when it was last seen that the file is there
 }
 
 // rotateEvery keeps the names of two full files apart: they have milliseconds, and the second would replace the first.
@@ -37,6 +38,14 @@ func OpenFile(path string, maxBytes int64, keep int) (*File, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return nil, fmt.Errorf("%s is a directory, want a file", path)
 	}
+	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
+		// To open a pipe is to wait for somebody who reads it.
+		pipe, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NONBLOCK, 0)
+		if err != nil {
+			return nil, fmt.Errorf("%s is a pipe that nobody reads: %w", path, err)
+		}
+		defer pipe.Close()
+	}
 	// A disk that is full now loses decisions, as it would later, and stops no start.
 	if _, err := f.out.Write(nil); err != nil && !errors.Is(err, syscall.ENOSPC) {
 		return nil, err
@@ -48,6 +57,7 @@ func OpenFile(path string, maxBytes int64, keep int) (*File, error) {
 func (f *File) Write(p []byte) (int, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.followRemoval()
 	if !f.known {
 		f.look()
 	}
@@ -61,6 +71,21 @@ func (f *File) Write(p []byte) (int, error) {
 	n, err := f.out.Write(p)
 	f.size += int64(n)
 	return n, err
+}
+
+// lookEvery is how often a file is looked for that somebody may have removed: what is written into it then is lost.
+const lookEvery = time.Second
+
+// followRemoval begins anew if the file is not there any more.
+func (f *File) followRemoval() {
+	if time.Since(f.looked) < lookEvery {
+		return
+	}
+	f.looked = time.Now()
+	if _, err := os.Stat(f.out.Filename); errors.Is(err, fs.ErrNotExist) {
+		f.known = false
+		_ = f.out.Close() // of a file that nobody can read
+	}
 }
 
 // Reopen makes the next write open the file by its name again: somebody may have moved it.

@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cognito-extauthz/extauthz/internal/asynclog"
 )
@@ -107,5 +109,36 @@ func TestOpenFileFails(t *testing.T) {
 		if _, err := OpenFile(path, 100, 1); err == nil {
 			t.Errorf("%q was opened", path)
 		}
+	}
+}
+
+// A file that somebody removes is made again.
+func TestRemovedFileIsMadeAgain(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "logs", "decisions.log")
+	f, err := OpenFile(path, 1<<20, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+		t.Fatal(err)
+	}
+	f.looked = time.Time{} // as if a second had passed
+	if _, err := f.Write([]byte("line\n")); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := os.ReadFile(path); err != nil || string(text) != "line\n" {
+		t.Errorf("%q and error %v, want the line", text, err)
+	}
+}
+
+// A pipe that nobody reads is an error, and not a start that never ends.
+func TestPipeThatNobodyReads(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenFile(path, 1<<20, 1); err == nil || !strings.Contains(err.Error(), "nobody reads") {
+		t.Errorf("%v, want an error about the pipe", err)
 	}
 }

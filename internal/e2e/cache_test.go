@@ -23,7 +23,7 @@ func withAndWithoutCache(t *testing.T) (with, without *service) {
 		"MAIN": pool(t, mainPool).Issuer(), "STRICT": pool(t, strictPool).Issuer(),
 		"DARK": pool(t, darkPool).Issuer(), "HANGING": pool(t, hangingPool).Issuer(),
 	}
-	return newService(t, "main.yaml", values), newService(t, "main.yaml", values, "EXTAUTHZ__TOKEN_CACHE__ENABLED=false")
+	return newService(t, "main.yaml", values), newService(t, "main.yaml", values, "EXTAUTHZ__TOKEN_CACHE__ENABLED=false", "EXTAUTHZ__DECISION_CACHE__ENABLED=false")
 }
 
 // A cacheCase is a request and what it comes to, with a cache and without.

@@ -62,6 +62,9 @@ type Bundle struct {
 	Name string
 	// Revision is that of the manifest of the bundle which decides now; empty if none does, or if it has none.
 	Revision string
+	// CheckedAt is when the server last answered, with a bundle or that there is no other. Zero if it never did: a server
+	// that stalls in the middle of an answer is no error yet.
+	CheckedAt time.Time
 	// ActivatedAt is when it began to. Zero if none does.
 	ActivatedAt time.Time
 	// Activations is how often a bundle was taken, Failures how often one could not be fetched or used.
@@ -100,6 +103,10 @@ func (s *Source) start(ctx context.Context, section map[string]any) error {
 	}
 	// Discovery puts what it finds below what is configured here, so this plugin is in either.
 	section["plugins"] = map[string]any{watchName: map[string]any{}}
+	if logs, ok := section["decision_logs"].(map[string]any); ok {
+		// Our log has applied the policy's rules about it. Applied twice, one that fails would lose the line without a count.
+		logs["mask_decision"], logs["drop_decision"] = "/extauthz/none/mask", "/extauthz/none/drop"
+	}
 	raw, err := json.Marshal(section)
 	if err != nil {
 		return err

@@ -227,7 +227,7 @@ func getenv(name string) (string, bool) { return token, name == "BUNDLE_TOKEN" }
 
 func start(t *testing.T, section map[string]any, minRevision string) *fixture {
 	t.Helper()
-	f := &fixture{log: &logBuffer{}, loads: make(chan string, 16)}
+	f := &fixture{log: &logBuffer{}, loads: make(chan string, 1024)}
 	log := slog.New(slog.NewTextHandler(f.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	if f.engine, err = policy.New(t.Context(), policy.Config{LoadLater: true, Reasons: reasons()}); err != nil {
@@ -658,6 +658,20 @@ func TestHide(t *testing.T) {
 	} {
 		if got := s.hide(text); got != want {
 			t.Errorf("%q becomes %q, want %q", text, got, want)
+		}
+	}
+}
+
+// Our own log applies the rules about it. OPA's plugin, which would apply them again, gets rules that are not there.
+func TestDecisionLogIsMaskedOnce(t *testing.T) {
+	f := start(t, map[string]any{
+		"services":      map[string]any{"sink": map[string]any{"url": "http://127.0.0.1:1"}},
+		"decision_logs": map[string]any{"service": "sink", "mask_decision": "/system/log/mask"},
+	}, "")
+	logs := string(f.manager.GetConfig().DecisionLogs)
+	for _, want := range []string{`"mask_decision":"/extauthz/none/mask"`, `"drop_decision":"/extauthz/none/drop"`} {
+		if !strings.Contains(logs, want) {
+			t.Errorf("decision_logs is %s, want %s in it", logs, want)
 		}
 	}
 }

@@ -60,6 +60,9 @@ func (s *Source) heard(status bundle.Status) {
 			b.ActivatedAt = at
 		}
 	}
+	if at := status.LastSuccessfulRequest; at.After(b.CheckedAt) {
+		b.CheckedAt = at
+	}
 	if status.Code == "" {
 		b.Err = nil
 		return

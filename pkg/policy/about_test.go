@@ -30,6 +30,9 @@ func TestAsked(t *testing.T) {
 		{"whether there is one, and a part", "decision if { input.token; input.token.pool == \"a\" }", []string{
 			"input.token?", "input.token.client_name", "input.token.pool", "input.token.scopes", // the other two are of the built-in policy, beside it
 		}, nil},
+		{"a rule that gives a part of another's object", `decision if p.foo.bar.baz
+			p[x] := {"bar": {"baz": false}} if x := input.canonical.path
+			p.foo.bar := {"baz": input.parsed_body.x}`, []string{"input.canonical.path", "input.parsed_body.x"}, nil},
 		{"the clock", `decision if time.now_ns() > 7`, nil, nil},
 		{"chance", `decision if { rand.intn("x", 7) == 3; uuid.rfc4122("") }`, nil, []string{"rand.intn", "uuid.rfc4122"}},
 		{"by the built-in policy", `decision := data.extauthz.base.decision`, []string{

@@ -84,15 +84,19 @@ func runCases(t *testing.T, file caseFile, files map[string]string) {
 	if file.Data != nil {
 		files["data.json"] = string(mustJSON(t, file.Data))
 	}
-	e := newEngine(t, files, func(c *Config) {
+	config := func(c *Config) {
 		c.RequestHeaders, c.Reasons, c.AllowBuiltins = file.Config.RequestHeaders, file.Config.Reasons, file.Config.AllowBuiltins
 		c.ReservedHeaders = []string{"x-auth-client-id"}
 		c.Data = file.Config.Extauthz
 		c.Now = func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC) }
-	})
+	}
+	e := newEngine(t, files, config)
+	remembers := newEngine(t, files, config, cached)
 	for _, c := range file.Cases {
 		t.Run(c.Name, func(t *testing.T) {
-			got, err := e.Decide(t.Context(), inputOf(t, mergePatch(file.Input, c.Input)))
+			in := inputOf(t, mergePatch(file.Input, c.Input))
+			got, err := e.Decide(t.Context(), in)
+			sameDecision(t, remembers, in, got, err)
 			if c.Error != "" {
 				if err == nil || !strings.Contains(err.Error(), c.Error) || got.Allowed {
 					t.Errorf("got %+v, %v, want an error with %q", got, err, c.Error)

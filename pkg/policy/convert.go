@@ -69,12 +69,18 @@ func (c *converter) convert(field string, x any, depth int) ast.Value {
 		}
 		return ast.NewArray(terms...)
 	case map[string]any:
+		if crowded(x) {
+			return c.fail(field, "an object with names made to collide", "names of another origin")
+		}
 		return newObject(x, func(e any) ast.Value { return c.convert(field, e, depth+1) })
 	case []string:
 		return stringArray(x)
 	case map[string]string:
 		return stringMap(x)
 	case map[string][]string:
+		if crowded(x) {
+			return c.fail(field, "an object with names made to collide", "names of another origin")
+		}
 		return stringLists(x)
 	default:
 		return c.fail(field, fmt.Sprintf("a %T", x), "a value that JSON has a form for")
@@ -148,6 +154,30 @@ func newObject[T any](m map[string]T, value func(T) ast.Value) ast.Value {
 		terms = terms[2:]
 	}
 	return ast.NewObject(items...)
+}
+
+// Names that hash alike, or close to each other, make OPA's objects and sets as slow as lists, and a builtin function on
+// them (object.keys) notices no cancellation: 20000 of them hold a CPU for ten seconds. The hash has no seed, so whoever
+// writes a body can find such names. By chance, not even two of a million names share the upper bits.
+const (
+	fewNames     = 256 // that need no look
+	mostCrowded  = 8
+	crowdingBits = 20
+)
+
+// crowded reports whether names of an object were made to collide.
+func crowded[T any](m map[string]T) bool {
+	if len(m) <= fewNames {
+		return false
+	}
+	seen := make(map[int]uint8, len(m))
+	for name := range m {
+		at := ast.String(name).Hash() >> crowdingBits
+		if seen[at]++; seen[at] > mostCrowded {
+			return true
+		}
+	}
+	return false
 }
 
 // newTerms allocates n terms at once.

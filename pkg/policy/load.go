@@ -20,7 +20,6 @@ import (
 	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
-	"github.com/open-policy-agent/opa/v1/dependencies"
 	"github.com/open-policy-agent/opa/v1/rego"
 	"github.com/open-policy-agent/opa/v1/storage"
 	"github.com/open-policy-agent/opa/v1/storage/inmem"
@@ -40,6 +39,8 @@ type program struct {
 	revision string
 	about    Policy    // without the revision
 	log      *logRules // nil: none
+	caching  Caching
+	cache    *decisionCache // nil: none
 }
 
 // load reads, checks and compiles what cfg names.
@@ -72,7 +73,7 @@ func (f files) compile(ctx context.Context, cfg Config) (*program, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := addTables(data, cfg.Data); err != nil {
+	if err := addTables(data, cfg.Data, modules); err != nil {
 		return nil, err
 	}
 	store := inmem.NewFromObjectWithOpts(data, inmem.OptReturnASTValuesOnRead(true))
@@ -94,12 +95,12 @@ func (f files) compile(ctx context.Context, cfg Config) (*program, error) {
 	if err != nil {
 		return nil, loadError(err)
 	}
-	reads, err := fieldsRead(compiler, decision)
-	if err != nil {
+	found := dependsOn(compiler, decision)
+	p := &program{query: query, revision: f.revision(cfg), reads: fieldsRead(found)}
+	if p.about, err = about(compiler, decision, cfg.Dialect, found); err != nil {
 		return nil, err
 	}
-	p := &program{query: query, revision: f.revision(cfg), reads: reads}
-	if p.about, err = about(compiler, decision, cfg.Dialect); err != nil {
+	if err := p.remember(found, cfg); err != nil {
 		return nil, err
 	}
 	if hasLog {
@@ -108,28 +109,25 @@ func (f files) compile(ctx context.Context, cfg Config) (*program, error) {
 	return p, err
 }
 
-// fieldsRead returns the fields of the input that the rule may read; nil means any. OPA cuts a reference off where it
-// becomes dynamic, so what it names is never too little.
-func fieldsRead(compiler *ast.Compiler, decision ast.Ref) (map[string]bool, error) {
-	refs, err := dependencies.Base(compiler, ast.NewBody(ast.NewExpr(ast.NewTerm(decision))))
-	if err != nil {
-		return nil, fmt.Errorf("what the policy reads: %w", err)
+// remember gives the program a cache if its decisions may be remembered.
+func (p *program) remember(found *depends, cfg Config) (err error) {
+	var parts []keyPart
+	if p.caching, parts = caching(found, cfg); p.caching.Remembered {
+		p.cache, err = newDecisionCache(parts, cfg.CacheBytes)
 	}
+	return err
+}
+
+// fieldsRead returns the fields of the input that the rule may read; nil means any.
+func fieldsRead(found *depends) map[string]bool {
 	fields := make(map[string]bool)
-	for _, ref := range refs {
-		if !ref.HasPrefix(ast.InputRootRef) {
-			continue
+	for _, r := range found.reads {
+		if len(r.path) == 0 {
+			return nil
 		}
-		if len(ref) == 1 {
-			return nil, nil //nolint:nilnil // documented above
-		}
-		name, ok := ref[1].Value.(ast.String)
-		if !ok {
-			return nil, nil //nolint:nilnil // documented above
-		}
-		fields[string(name)] = true
+		fields[r.path[0]] = true
 	}
-	return fields, nil
+	return fields
 }
 
 // mayRead reports whether the policy may read a field of the input.
@@ -396,14 +394,31 @@ func mergeData(list []file, decision ast.Ref) (map[string]any, error) {
 	return data, nil
 }
 
-// addTables puts what the configuration says below data.extauthz.
-func addTables(data, tables map[string]any) error {
+// addTables puts what the configuration says below data.extauthz. Its names are its own: a file or a rule that adds to
+// one of them would make it say what nobody configured.
+func addTables(data, tables map[string]any, modules map[string]*ast.Module) error {
 	if len(tables) == 0 {
 		return nil
 	}
-	if at, ok := merge(data, map[string]any{"extauthz": maps.Clone(tables)}); !ok {
-		return newLoadError([]Problem{{Message: "data." + at + " is in a data file and comes from the configuration, want another name in the file"}})
+	var problems []Problem
+	for _, name := range slices.Sorted(maps.Keys(tables)) {
+		ref := ast.Ref{ast.DefaultRootDocument, ast.StringTerm("extauthz"), ast.StringTerm(name)}
+		if holds(data, ref) {
+			problems = append(problems, Problem{Message: fmt.Sprintf("%s is in a data file and comes from the configuration, want another name in the file", ref)})
+		}
+		for _, m := range modules {
+			if loc := m.Package.Location; m.Package.Path.HasPrefix(ref) {
+				problems = append(problems, Problem{
+					File: loc.File, Row: loc.Row, Col: loc.Col,
+					Message: fmt.Sprintf("package %s comes from the configuration, want another package", strings.TrimPrefix(ref.String(), "data.")),
+				})
+			}
+		}
 	}
+	if len(problems) > 0 {
+		return newLoadError(problems)
+	}
+	merge(data, map[string]any{"extauthz": maps.Clone(tables)})
 	return nil
 }
 

@@ -68,10 +68,19 @@ func compileLog(ctx context.Context, modules map[string]*ast.Module, caps *ast.C
 	return &logRules{mask, drop}, errors.Join(err1, err2)
 }
 
-// HasLogRules reports whether the policy has a rule data.system.log.mask or data.system.log.drop.
-func (e *Engine) HasLogRules() bool {
-	p := e.program.Load()
+// HasLogRules reports whether a policy has a rule data.system.log.mask or data.system.log.drop. The zero Policy is the one
+// that decides now.
+func (e *Engine) HasLogRules(by Policy) bool {
+	p := e.programOf(by)
 	return p != nil && p.log != nil && (p.log.mask != nil || p.log.drop != nil)
+}
+
+// programOf returns the program of the policy that decided: another one may decide by now, with other masks.
+func (e *Engine) programOf(by Policy) *program {
+	if by.program != nil {
+		return by.program
+	}
+	return e.program.Load()
 }
 
 // MaskLog applies the policy's rules about its decision log to an event, as OPA does: data.system.log.drop first, then the
@@ -80,13 +89,13 @@ func (e *Engine) HasLogRules() bool {
 // it as erased and masked, of type []string. With an error, which a rule's failure is, the event is as it was.
 //
 // It evaluates in the caller's goroutine, until ctx ends. It is for where nobody waits for it.
-func (e *Engine) MaskLog(ctx context.Context, event map[string]any) (verdict LogVerdict, err error) {
+func (e *Engine) MaskLog(ctx context.Context, by Policy, event map[string]any) (verdict LogVerdict, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			verdict, err = LogVerdict{}, fmt.Errorf("policy: data.system.log: %w", panicError(r))
 		}
 	}()
-	p := e.program.Load()
+	p := e.programOf(by)
 	if p == nil || p.log == nil {
 		return LogVerdict{}, nil
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/open-policy-agent/opa/v1/plugins"
@@ -133,7 +134,7 @@ func TestMaskLogIsOPAs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			want := byOPA(t, rego)
 			got := event(t, loggedEvent)
-			verdict, err := logEngine(t, rego).MaskLog(t.Context(), got)
+			verdict, err := logEngine(t, rego).MaskLog(t.Context(), Policy{}, got)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -201,7 +202,7 @@ func TestMaskLogFails(t *testing.T) {
 			}
 			defer cancel()
 			got := event(t, loggedEvent)
-			verdict, err := logEngine(t, test.rego).MaskLog(ctx, got)
+			verdict, err := logEngine(t, test.rego).MaskLog(ctx, Policy{}, got)
 			if err == nil || !strings.Contains(err.Error(), test.want) && name != "what never ends" {
 				t.Errorf("verdict %+v, error %v, want one with %q", verdict, err, test.want)
 			}
@@ -215,21 +216,21 @@ func TestMaskLogFails(t *testing.T) {
 // The log's package has another input than the rules that decide, and may use them.
 func TestLogRulesAreApart(t *testing.T) {
 	e := logEngine(t, `mask contains "/input/token" if input.input.token.client_id in data.extauthz.hidden`)
-	if !e.HasLogRules() {
+	if !e.HasLogRules(Policy{}) {
 		t.Error("HasLogRules is false, want true")
 	}
 	got := event(t, strings.Replace(loggedEvent, `"c1"`, `"acme"`, 1))
-	if _, err := e.MaskLog(t.Context(), got); err != nil || got["input"].(map[string]any)["token"] != nil {
+	if _, err := e.MaskLog(t.Context(), Policy{}, got); err != nil || got["input"].(map[string]any)["token"] != nil {
 		t.Errorf("error %v, event %v, want the token gone", err, got)
 	}
-	if logEngine(t, "x := 1").HasLogRules() {
+	if logEngine(t, "x := 1").HasLogRules(Policy{}) {
 		t.Error("HasLogRules is true for a package without mask and drop")
 	}
 	plain, err := New(t.Context(), Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := plain.MaskLog(t.Context(), got); err != nil || plain.HasLogRules() {
+	if _, err := plain.MaskLog(t.Context(), Policy{}, got); err != nil || plain.HasLogRules(Policy{}) {
 		t.Errorf("the built-in policy: error %v, want no rules and none", err)
 	}
 	_, err = New(t.Context(), Config{FS: fstest.MapFS{
@@ -237,5 +238,44 @@ func TestLogRulesAreApart(t *testing.T) {
 	}})
 	if err == nil || !strings.Contains(err.Error(), "l.rego:2") {
 		t.Errorf("error %v, want one with l.rego:2", err)
+	}
+}
+
+// A line that waits is masked by the policy that decided, whatever decides by then.
+func TestLogIsMaskedByThePolicyThatDecided(t *testing.T) {
+	masks := mapFS(map[string]string{"a.rego": "package extauthz\ndecision := true", "log.rego": "package system.log\nmask contains \"/input/token\""})
+	plain := mapFS(map[string]string{"a.rego": "package extauthz\ndecision := true"})
+	e, err := New(t.Context(), Config{LoadLater: true, Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	load := func(files fstest.MapFS) (by Policy) {
+		t.Helper()
+		content := make(map[string][]byte)
+		for name, f := range files {
+			content[name] = f.Data
+		}
+		if err := e.Load(t.Context(), content, ""); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := e.Decide(t.Context(), &Input{Asked: func(p Policy) { by = p }}); err != nil {
+			t.Fatal(err)
+		}
+		return by
+	}
+	first := load(masks)
+	second := load(plain)
+	for name, test := range map[string]struct {
+		by   Policy
+		want bool
+	}{"the one with masks": {first, true}, "the one without": {second, false}, "the one of now": {Policy{}, false}} {
+		event := map[string]any{"input": map[string]any{"token": "SECRET"}}
+		if _, err := e.MaskLog(t.Context(), test.by, event); err != nil {
+			t.Fatal(err)
+		}
+		_, there := event["input"].(map[string]any)["token"]
+		if there == test.want || e.HasLogRules(test.by) != test.want {
+			t.Errorf("%s: %v, want it masked: %v", name, event, test.want)
+		}
 	}
 }

@@ -106,6 +106,10 @@ type Config struct {
 	// Reasons are the reasons of the policy's own that may be shown to callers and be metric labels, besides
 	// the built-in ones. Each matches [a-z0-9_]{1,64}. Default none.
 	Reasons []string
+	// CacheBytes is how much memory remembered decisions may take, by an estimate. A decision is remembered by all that the
+	// policy reads, and only if it depends on nothing else; [Engine.Caching] tells. A policy that is loaded anew begins
+	// with none. Default none: each decision is an evaluation.
+	CacheBytes int64
 	// AllowBuiltins are names of Rego's builtin functions that are left out by default and may be used nevertheless, such
 	// as "http.send". See [LeftOutBuiltins].
 	AllowBuiltins []string
@@ -122,6 +126,7 @@ type Engine struct {
 	decoder decoder
 	workers *workers
 	program atomic.Pointer[program]
+	counts  cacheCounts
 	reload  sync.Mutex // held while loading, so that the last load to start is the one that stays
 }
 
@@ -194,6 +199,9 @@ func checkLimits(cfg Config) error {
 	}
 	if cfg.Concurrency < 0 {
 		errs = append(errs, fmt.Errorf("Concurrency is %d, want more than zero", cfg.Concurrency))
+	}
+	if cfg.CacheBytes < 0 {
+		errs = append(errs, fmt.Errorf("CacheBytes is %d, want zero or more", cfg.CacheBytes))
 	}
 	if cfg.Dir != "" && cfg.FS != nil {
 		errs = append(errs, errors.New("Dir and FS are both set, want at most one"))
@@ -292,16 +300,14 @@ func (e *Engine) Stats() Stats {
 // Decide does not change in but by [Input.Complete], and has copied what it needs of in's maps and slices when it returns. Its strings live on
 // in an evaluation that has not noticed its end, so they must be ordinary, immutable strings.
 func (e *Engine) Decide(ctx context.Context, in *Input) (Decision, error) {
-	ctx, stop := context.WithTimeoutCause(ctx, e.cfg.Timeout, errTimeoutPassed)
-	defer stop()
-
+	start := time.Now() // what follows before the evaluation counts as well
 	program := e.program.Load()
 	if program == nil {
 		return Decision{}, fmt.Errorf("policy: %w", &EvalError{Message: "no policy is loaded yet"})
 	}
 	if in != nil && in.Asked != nil {
 		policy := program.about
-		policy.Revision = program.revision
+		policy.Revision, policy.program = program.revision, program
 		in.Asked(policy)
 	}
 	if in != nil && in.Complete != nil {
@@ -309,6 +315,32 @@ func (e *Engine) Decide(ctx context.Context, in *Input) (Decision, error) {
 			return Decision{}, fmt.Errorf("policy: %w", err)
 		}
 	}
+	if program.cache == nil || in == nil || ctx.Err() != nil {
+		return e.ask(ctx, start, program, in)
+	}
+	key, ok := program.cache.key(in)
+	defer key.release()
+	if !ok {
+		e.counts.bypassed.Add(1)
+		return e.ask(ctx, start, program, in)
+	}
+	if d, ok := program.cache.get(key.buf); ok {
+		e.counts.hits.Add(1)
+		return d, nil
+	}
+	e.counts.misses.Add(1)
+	remember := string(key.buf) // before the evaluation, which outlives neither the key nor in
+	d, err := e.ask(ctx, start, program, in)
+	if err == nil {
+		program.cache.set(remember, d)
+	}
+	return d, err
+}
+
+// ask evaluates the rule, with what is left of the time.
+func (e *Engine) ask(ctx context.Context, start time.Time, program *program, in *Input) (Decision, error) {
+	ctx, stop := context.WithDeadlineCause(ctx, start.Add(e.cfg.Timeout), errTimeoutPassed)
+	defer stop()
 	input, err := e.input(in, program.mayRead)
 	if err != nil {
 		return Decision{}, fmt.Errorf("policy: %w", err)

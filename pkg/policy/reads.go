@@ -20,6 +20,8 @@ type Policy struct {
 	// Effects are the functions in the policy whose answers the input does not tell, such as http.send, sorted. The clock
 	// (time.now_ns) is not among them.
 	Effects []string
+
+	program *program // for its rules about the log
 }
 
 // A Read is a part of the input that a rule may read.
@@ -34,7 +36,7 @@ type Read struct {
 }
 
 // about finds what the deciding rule may depend on.
-func about(compiler *ast.Compiler, decision ast.Ref, dialect Dialect) (Policy, error) {
+func about(compiler *ast.Compiler, decision ast.Ref, dialect Dialect, found *depends) (Policy, error) {
 	refs, err := dependencies.Base(compiler, ast.NewBody(ast.NewExpr(ast.NewTerm(decision))))
 	if err != nil {
 		return Policy{}, fmt.Errorf("what the policy reads: %w", err)
@@ -48,6 +50,10 @@ func about(compiler *ast.Compiler, decision ast.Ref, dialect Dialect) (Policy, e
 		if reads = append(reads, read); read.Exists {
 			reads = append(reads, below(compiler, ref)...)
 		}
+	}
+	// OPA's analysis misses a rule that gives one part of another rule's object.
+	for _, r := range found.reads {
+		reads = append(reads, Read{Name: nameOf(r.path), Path: r.path, Exists: r.exists && len(r.path) == 1})
 	}
 	reads = leastOf(reads)
 	if dialect == DialectOPAEnvoy {

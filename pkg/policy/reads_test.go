@@ -31,6 +31,9 @@ func TestCompleteIsToldWhatThePolicyMayRead(t *testing.T) {
 		{"a field below with", `decision if r with input.parsed_body as {}
 			r if input.parsed_query.x`, []string{"parsed_query", "parsed_body"}}, // the latter is more than need be
 		{"a field in a comprehension", `decision if count([1 | input.parsed_query[_]]) > 0`, []string{"parsed_query"}},
+		{"a field by a rule that gives a part of another's object", `decision if p.foo.bar.baz
+			p[x] := {"bar": {"baz": false}} if x := input.canonical.path
+			p.foo.bar := {"baz": input.parsed_body.x}`, []string{"parsed_body"}},
 		{"a field by the built-in policy alone", `decision := data.extauthz.base.decision`, nil},
 	}
 	for _, test := range tests {

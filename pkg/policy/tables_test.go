@@ -37,6 +37,8 @@ func TestDataHasNamesOfItsOwn(t *testing.T) {
 	for name, files := range map[string]map[string]string{
 		"a data file": {"a.rego": "package extauthz\ndecision := false", "extauthz/data.json": `{"routes": []}`},
 		"a rule":      {"a.rego": "package extauthz\ndecision := false\nroutes := []"},
+		"an addition": {"a.rego": "package extauthz\ndecision := false", "extauthz/routes/data.json": `{"more": 1}`},
+		"a package":   {"a.rego": "package extauthz\ndecision := false", "b.rego": "package extauthz.routes\nmore := 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := tryEngine(t, files, func(c *Config) { c.Data = tables })
