@@ -75,9 +75,11 @@ type Limits struct {
 // A Service answers checks. It implements the Envoy API's AuthorizationServer and is safe for concurrent use.
 type Service struct {
 	Config
-	slots    chan struct{}
-	scrub    scrubber
-	recorder *recorder
+	slots chan struct{}
+	scrub scrubber
+	// identifier names the identity headers.
+	identifier identifier
+	recorder   *recorder
 }
 
 // New returns a Service.
@@ -87,10 +89,11 @@ func New(cfg Config) (*Service, error) {
 		return nil, fmt.Errorf("authz: %w", err)
 	}
 	return &Service{
-		Config:   cfg,
-		slots:    make(chan struct{}, cfg.Limits.ConcurrentChecks),
-		scrub:    newScrubber(cfg.Identity),
-		recorder: rec,
+		Config:     cfg,
+		slots:      make(chan struct{}, cfg.Limits.ConcurrentChecks),
+		scrub:      newScrubber(cfg.Identity),
+		recorder:   rec,
+		identifier: newIdentifier(cfg.Identity),
 	}, nil
 }
 
@@ -246,7 +249,7 @@ func (s *Service) authenticate(c *check) (verdict, bool) {
 		return unauthenticated(verr), false
 	}
 	s.know(c, claims)
-	c.identity = s.Identity.of(claims, c.client)
+	c.identity = s.identifier.of(claims, c.client)
 	return verdict{}, true
 }
 

@@ -2,6 +2,7 @@ package authz
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 
@@ -51,14 +52,32 @@ func (id Identity) IdentityHeaders() []string {
 	return slices.Compact(names)
 }
 
-// of returns what the claims say about the caller.
-func (id Identity) of(c *validator.Claims, client string) []identity {
-	facts := make([]identity, 0, len(builtin)+len(id.Claims))
+// An identifier says what claims say about a caller. Its names are made once.
+type identifier struct {
+	builtin []string // the headers of the package's builtin, in order
+	claims  []identifiedClaim
+}
+
+type identifiedClaim struct{ header, field, claim string }
+
+func newIdentifier(id Identity) identifier {
+	var i identifier
 	for _, b := range builtin {
-		facts = append(facts, identity{id.Prefix + b.name, b.field, b.value(c, client)})
+		i.builtin = append(i.builtin, id.Prefix+b.name)
 	}
-	for name, claim := range id.Claims {
-		facts = append(facts, identity{id.Prefix + strings.ToLower(name), "claim_" + name, claimValue(c.Map()[claim])})
+	for _, name := range slices.Sorted(maps.Keys(id.Claims)) {
+		i.claims = append(i.claims, identifiedClaim{id.Prefix + strings.ToLower(name), "claim_" + name, id.Claims[name]})
+	}
+	return i
+}
+
+func (i identifier) of(c *validator.Claims, client string) []identity {
+	facts := make([]identity, 0, len(i.builtin)+len(i.claims))
+	for n, b := range builtin {
+		facts = append(facts, identity{i.builtin[n], b.field, b.value(c, client)})
+	}
+	for _, more := range i.claims {
+		facts = append(facts, identity{more.header, more.field, claimValue(c.Map()[more.claim])})
 	}
 	return facts
 }
@@ -108,6 +127,9 @@ func headerText(value any) string {
 
 func escape(s string) string {
 	const hex = "0123456789ABCDEF"
+	if !strings.ContainsFunc(s, func(r rune) bool { return r < 0x21 || r > 0x7e || r == '%' }) {
+		return s
+	}
 	var b strings.Builder
 	for i := range len(s) {
 		c := s[i]

@@ -117,26 +117,25 @@ func (s *scanner) http(n protowire.Number, v []byte) bool {
 	return true
 }
 
-// header reads an entry of the map of headers.
+// header reads an entry of the map of headers: a name and a value, each with a length. Any other is left to the decoder.
 func (s *scanner) header(entry []byte) bool {
-	var name, value string
-	var fields uint8
-	ok := s.fields(entry, func(n protowire.Number, v []byte) bool {
-		switch n {
-		case 1:
-			fields |= 1
-			return s.text(&name, v)
-		case 2:
-			fields |= 2
-			return s.text(&value, v)
+	var parts [2]string // in the order of their field numbers, 1 and 2
+	for len(entry) > 0 {
+		n, typ, size := protowire.ConsumeTag(entry)
+		if size < 0 || typ != protowire.BytesType || n > 2 {
+			return false
 		}
-		return true
-	})
-	if !ok || strings.ToLower(name) != name {
+		v, length := protowire.ConsumeBytes(entry[size:])
+		if length < 0 || !s.text(&parts[n-1], v) {
+			return false
+		}
+		entry = entry[size+length:]
+	}
+	if strings.ToLower(parts[0]) != parts[0] {
 		return false
 	}
 	before := len(s.headers)
-	s.addHeader(name, value)
+	s.addHeader(parts[0], parts[1])
 	return len(s.headers) > before // else the name came before
 }
 
