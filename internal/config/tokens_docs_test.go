@@ -128,3 +128,19 @@ func TestDenylistsOfThePage(t *testing.T) {
 		t.Errorf("found %d lists with %+v, want all keys of an entry shown", len(lists), shown)
 	}
 }
+
+// So are those of the pages on policies and the decision log.
+func TestConfigurationsOfPolicyPages(t *testing.T) {
+	t.Parallel()
+	for page, want := range map[string]int{"policy-sources.md": 2, "decision-log.md": 2} {
+		all := blocks(t, page)["extauthz.yaml"]
+		if len(all) != want {
+			t.Errorf("docs/%s has %d configurations, want %d", page, len(all), want)
+		}
+		for _, text := range all {
+			if _, err := Parse("extauthz.yaml", []byte(whole(text)), nil); err != nil {
+				t.Errorf("docs/%s: %v", page, err)
+			}
+		}
+	}
+}

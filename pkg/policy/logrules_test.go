@@ -3,6 +3,8 @@ package policy
 import (
 	"context"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -277,5 +279,36 @@ func TestLogIsMaskedByThePolicyThatDecided(t *testing.T) {
 		if there == test.want || e.HasLogRules(test.by) != test.want {
 			t.Errorf("%s: %v, want it masked: %v", name, event, test.want)
 		}
+	}
+}
+
+// The rules on the page about the log do what it says.
+func TestLogRulesOfThePage(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(docsDir, "decision-log.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(page), "```rego\n")
+	text, _, ok := strings.Cut(text, "```")
+	if !ok {
+		t.Fatal("found no rules on the page")
+	}
+	e := newEngine(t, map[string]string{"a.rego": "package extauthz\ndecision := true", "log.rego": text})
+	event := func(host, path, route string) map[string]any {
+		return map[string]any{"input": map[string]any{
+			"canonical": map[string]any{"host": host, "path": path}, "route": map[string]any{"name": route}, "token": map[string]any{"client_id": "id"},
+		}}
+	}
+	got := event("partners.example.com", "/patients/7", "read")
+	if _, err := e.MaskLog(t.Context(), Policy{}, got); err != nil {
+		t.Fatal(err)
+	}
+	want := event("partners.example.com", "/patients/***", "read")
+	delete(want["input"].(map[string]any)["token"].(map[string]any), "client_id")
+	if diff := cmp.Diff(want["input"], got["input"]); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if v, err := e.MaskLog(t.Context(), Policy{}, event("a", "/healthz", "GET /healthz")); err != nil || !v.Drop {
+		t.Errorf("%+v, %v, want it dropped", v, err)
 	}
 }
