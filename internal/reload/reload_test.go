@@ -127,29 +127,31 @@ func TestReplaced(t *testing.T) {
 	f.want(t, "two")
 }
 
+// showVersion makes a version of a ConfigMap the current one, as the kubelet does.
+func showVersion(t *testing.T, dir, name, text string) {
+	t.Helper()
+	if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, name, "file"), text)
+	if err := os.Symlink(name, filepath.Join(dir, "..data_tmp")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Kubernetes shows a ConfigMap as links to links: ..data names the current version, and is put in place at once.
 func TestConfigMap(t *testing.T) {
 	dir := t.TempDir()
-	version := func(name, text string) {
-		t.Helper()
-		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		write(t, filepath.Join(dir, name, "file"), text)
-		if err := os.Symlink(name, filepath.Join(dir, "..data_tmp")); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	version("..1", "one")
+	showVersion(t, dir, "..1", "one")
 	path := filepath.Join(dir, "file")
 	if err := os.Symlink("..data/file", path); err != nil {
 		t.Fatal(err)
 	}
 	f := start(t, path)
-	version("..2", "two")
+	showVersion(t, dir, "..2", "two")
 	f.want(t, "two")
 }
 
@@ -318,26 +320,13 @@ func TestDirectory(t *testing.T) {
 // Kubernetes puts a new version of a ConfigMap in place by a link within the directory.
 func TestDirectoryOfAConfigMap(t *testing.T) {
 	dir := t.TempDir()
-	version := func(name, text string) {
-		t.Helper()
-		if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
-			t.Fatal(err)
-		}
-		write(t, filepath.Join(dir, name, "file"), text)
-		if err := os.Symlink(name, filepath.Join(dir, "..data_tmp")); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	version("..1", "one")
+	showVersion(t, dir, "..1", "one")
 	if err := os.Symlink("..data/file", filepath.Join(dir, "file")); err != nil {
 		t.Fatal(err)
 	}
 	f := startDirectory(t, dir)
 	f.want(t, "one")
-	version("..2", "two")
+	showVersion(t, dir, "..2", "two")
 	f.want(t, "two")
 }
 
