@@ -14,13 +14,15 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
-	"go.opentelemetry.io/otel/trace/noop"
 
+	"github.com/cognito-extauthz/extauthz/internal/decisionlog"
 	"github.com/cognito-extauthz/extauthz/internal/route"
 	"github.com/cognito-extauthz/extauthz/pkg/policy"
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
@@ -31,7 +33,8 @@ type Authenticator interface {
 	Validate(ctx context.Context, token string) (*validator.Claims, error)
 }
 
-// An Authorizer decides about a request. With an error, its Decision means nothing.
+// An Authorizer decides about a request. With an error, its Decision means nothing. The input and what it points to are only
+// good for the call.
 type Authorizer interface {
 	Decide(ctx context.Context, in *policy.Input) (policy.Decision, error)
 	// Revision identifies the policy, for the decision log.
@@ -75,8 +78,8 @@ type Limits struct {
 // A Service answers checks. It implements the Envoy API's AuthorizationServer and is safe for concurrent use.
 type Service struct {
 	Config
-	slots chan struct{}
-	scrub scrubber
+	underway atomic.Int64 // checks
+	scrub    scrubber
 	// identifier names the identity headers.
 	identifier identifier
 	recorder   *recorder
@@ -90,7 +93,6 @@ func New(cfg Config) (*Service, error) {
 	}
 	return &Service{
 		Config:     cfg,
-		slots:      make(chan struct{}, cfg.Limits.ConcurrentChecks),
 		scrub:      newScrubber(cfg.Identity),
 		recorder:   rec,
 		identifier: newIdentifier(cfg.Identity),
@@ -101,27 +103,29 @@ func New(cfg Config) (*Service, error) {
 // and is how Envoy is answered: it decodes only what is needed and writes the answer as bytes. The message must not change
 // any more. One that is no CheckRequest is answered too: a gRPC error would be the usual answer, and is one that lets
 // requests pass under failure_mode_allow.
-func (s *Service) CheckMessage(ctx context.Context, msg []byte) (resp []byte) {
+func (s *Service) CheckMessage(ctx context.Context, dst, msg []byte) (resp []byte) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.reportPanic(&check{ctx: ctx}, p)
-			resp = (&reply{code: isPanic.code, message: string(Panic), denied: true, status: isPanic.status}).appendTo(nil)
+			resp = (&reply{code: isPanic.code, message: string(Panic), denied: true, status: isPanic.status}).appendTo(dst)
 		}
 	}()
-	const usual = 1 << 10 // bytes of an answer
-	return s.answer(ctx, func() (*request, bool) { return take(msg) }).appendTo(make([]byte, 0, usual))
+	c := newCheck(ctx)
+	resp = s.answer(c, func(r *request) bool { return take(msg, r) }).appendTo(dst)
+	c.release()
+	return resp
 }
 
 // Check answers whether Envoy may let a request through. It never returns an error.
 func (s *Service) Check(ctx context.Context, req *authv3.CheckRequest) (*authv3.CheckResponse, error) {
-	a := s.answer(ctx, func() (*request, bool) { return decoded(req), true })
-	return a.proto(), nil
+	c := newCheck(ctx)
+	defer c.release()
+	return s.answer(c, func(r *request) bool { decoded(req, r); return true }).proto(), nil
 }
 
 // answer takes a request, makes an answer of the verdict on it, and records that. A panic, wherever it comes from, becomes the
 // answer to a failure.
-func (s *Service) answer(ctx context.Context, take func() (*request, bool)) (a *reply) {
-	c := &check{ctx: ctx, id: newDecisionID(), start: time.Now(), request: &request{}, span: noop.Span{}}
+func (s *Service) answer(c *check, take func(*request) bool) (a *reply) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.reportPanic(c, p)
@@ -129,22 +133,19 @@ func (s *Service) answer(ctx context.Context, take func() (*request, bool)) (a *
 		}
 	}()
 	v := s.decide(c, take)
-	began := time.Now()
 	a = s.respond(c, v)
-	took(&c.steps.respond, began)
+	c.took(&c.steps.respond)
 	s.recorder.record(c, v)
 	return a
 }
 
-func (s *Service) decide(c *check, take func() (*request, bool)) verdict {
-	began := time.Now()
-	r, ok := take()
+func (s *Service) decide(c *check, take func(*request) bool) verdict {
+	ok := take(&c.request)
+	c.took(&c.steps.read)
 	if !ok {
 		return invalid(errUndecodable.reason, errUndecodable.detail)
 	}
-	c.request = r
-	took(&c.steps.read, began)
-	c.ctx, c.span = s.recorder.span(c.ctx, r)
+	c.ctx, c.span = s.recorder.span(c.ctx, &c.request)
 	return s.verdict(c)
 }
 
@@ -154,25 +155,48 @@ func (s *Service) reportPanic(c *check, p any) {
 	s.Logger.ErrorContext(c.ctx, "panic in check", "decision_id", c.id, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 }
 
-// A check is one CheckRequest on its way: what is known of it grows from step to step.
+// A check is one CheckRequest on its way: what is known of it grows from step to step. It is in one piece, with room for what
+// most checks need, and is used again for another check. So nobody keeps a pointer to it or into it once it is answered.
 type check struct {
 	ctx      context.Context //nolint:containedctx // lives no longer than the call that it is the argument of
-	span     trace.Span
+	span     trace.Span      // nil: no traces are made
 	start    time.Time
-	id       string // decision id
-	request  *request
+	mark     time.Duration // since start: when the last step ended
+	id       string        // decision id
+	request  request
 	match    *route.Match
 	claims   *validator.Claims
 	client   string // the client's configured name
-	identity []identity
+	identity []fact
+	facts    [maxFacts]fact // room for identity and for the answer's metadata
+	asked    asked
 	policy   policy.Policy // that was asked
+	reply    reply
 	steps    steps
 }
 
-// margin is what is kept of Envoy's deadline to send the answer in: a fifth of the time left, between 10 and 100 ms. An
-// answer that comes too late is an error to Envoy, which may let the request through.
-func margin(left time.Duration) time.Duration {
-	return min(max(left/5, 10*time.Millisecond), 100*time.Millisecond, left)
+// steps are how long the steps of a check took.
+type steps struct{ read, route, authenticate, authorize, respond decisionlog.Step }
+
+var checks = sync.Pool{New: func() any { return new(check) }}
+
+func newCheck(ctx context.Context) *check {
+	c, _ := checks.Get().(*check)
+	c.ctx, c.id, c.start = ctx, newDecisionID(), time.Now()
+	return c
+}
+
+// release hands c on to another check. The answer must be written by then.
+func (c *check) release() {
+	*c = check{}
+	checks.Put(c)
+}
+
+// took ends a step: the time since the one before is its.
+func (c *check) took(s *decisionlog.Step) {
+	now := time.Since(c.start)
+	*s = decisionlog.Step{Took: s.Took + now - c.mark, Taken: true}
+	c.mark = now
 }
 
 // verdict takes the steps of a check, in the order of docs/request.md.
@@ -183,15 +207,11 @@ func (s *Service) verdict(c *check) (v verdict) {
 			v = fail(Panic, "panic", 0)
 		}
 	}()
-	if deadline, ok := c.ctx.Deadline(); ok {
-		ctx, cancel := context.WithDeadline(c.ctx, deadline.Add(-margin(time.Until(deadline))))
-		defer cancel()
-		c.ctx = ctx
-	}
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
+	ctx := beforeDeadline(c.ctx, c.start)
+	defer ctx.release()
+	c.ctx = ctx
+	defer s.underway.Add(-1)
+	if s.underway.Add(1) > int64(s.Limits.ConcurrentChecks) {
 		return fail(Overloaded, "too many checks at once", time.Second)
 	}
 
@@ -209,8 +229,8 @@ func (s *Service) verdict(c *check) (v verdict) {
 
 // read holds the request to the limits and finds its canonical path and host.
 func (s *Service) read(c *check) (verdict, bool) {
-	defer took(&c.steps.read, time.Now())
-	if err := s.check(c.request); err != nil {
+	defer c.took(&c.steps.read)
+	if err := s.check(&c.request); err != nil {
 		return invalid(err.reason, err.detail), false
 	}
 	return verdict{}, true
@@ -219,8 +239,8 @@ func (s *Service) read(c *check) (verdict, bool) {
 // route finds the route. Having none, and a path that this route does not admit, is settled after authentication: who
 // has no token must not learn which routes there are.
 func (s *Service) route(c *check) (verdict, bool) {
-	defer took(&c.steps.route, time.Now())
-	r := c.request
+	defer c.took(&c.steps.route)
+	r := &c.request
 	c.match = s.Routes.Match(r.host, r.method, r.path)
 	if err := s.Routes.Admits(r.path); err != nil {
 		return invalid(InvalidPath, err.Error()), false
@@ -230,7 +250,7 @@ func (s *Service) route(c *check) (verdict, bool) {
 
 // authenticate verifies the bearer token, unless the route is public.
 func (s *Service) authenticate(c *check) (verdict, bool) {
-	defer took(&c.steps.authenticate, time.Now())
+	defer c.took(&c.steps.authenticate)
 	if c.public() {
 		return verdict{}, true
 	}
@@ -249,7 +269,7 @@ func (s *Service) authenticate(c *check) (verdict, bool) {
 		return unauthenticated(verr), false
 	}
 	s.know(c, claims)
-	c.identity = s.identifier.of(claims, c.client)
+	c.identity = s.identifier.of(claims, c.client, c.facts[:0])
 	return verdict{}, true
 }
 
@@ -262,16 +282,16 @@ func (s *Service) know(c *check, claims *validator.Claims) {
 
 // authorize asks the policy. Without a route there is nothing to ask it about, unless it needs none.
 func (s *Service) authorize(c *check) verdict {
-	defer took(&c.steps.authorize, time.Now())
+	defer c.took(&c.steps.authorize)
 	if err := c.match.Admits(c.request.path); err != nil {
 		return invalid(InvalidPath, err.Error())
 	}
 	if c.match == nil && !s.OPAEnvoy {
 		return deny(NoRoute, policy.Decision{})
 	}
-	d, err := s.Authorizer.Decide(c.ctx, c.ask(s.input(c)))
+	d, err := s.Authorizer.Decide(c.ctx, s.input(c))
 	switch {
-	case unreadable(err):
+	case err != nil && unreadable(err):
 		return invalid(InvalidRequest, err.Error())
 	case err != nil:
 		return undecided(err)

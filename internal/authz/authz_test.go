@@ -472,12 +472,26 @@ func TestPolicyAnswer(t *testing.T) {
 	}
 }
 
+// keep copies what is only good for the call.
+func keep(in *policy.Input) policy.Input {
+	got := *in
+	if in.Token != nil {
+		token := *in.Token
+		got.Token = &token
+	}
+	if in.Route != nil {
+		route := *in.Route
+		got.Route = &route
+	}
+	return got
+}
+
 // What the policy sees, but for the attributes.
 func TestInput(t *testing.T) {
-	var got *policy.Input
+	var got policy.Input
 	h := newHarness(t, func(c *Config) {
 		c.Authorizer = authorizer(func(_ context.Context, in *policy.Input) (policy.Decision, error) {
-			got = in
+			got = keep(in)
 			return policy.Decision{Allowed: true}, nil
 		})
 	})

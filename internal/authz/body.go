@@ -21,18 +21,18 @@ type body struct {
 
 // parseBody decodes the body by its content type. One that is not whole, or is encoded (gzip), is not decoded and
 // counts as cut: the policy does not see what the upstream will.
-func parseBody(http *authv3.AttributeContext_HttpRequest, headers map[string]string) (body, error) {
+func parseBody(http *authv3.AttributeContext_HttpRequest, headers headers) (body, error) {
 	text := bodyText(http)
 	if len(text) == 0 {
 		return body{}, nil
 	}
-	length, err := strconv.ParseInt(headers["content-length"], 10, 64)
-	cut := headers["x-envoy-auth-partial-body"] == "true" || err == nil && length > int64(len(text))
-	if encoding := headers["content-encoding"]; cut || encoding != "" && encoding != "identity" {
+	length, err := strconv.ParseInt(headers.value("content-length"), 10, 64)
+	cut := headers.value("x-envoy-auth-partial-body") == "true" || err == nil && length > int64(len(text))
+	if encoding := headers.value("content-encoding"); cut || encoding != "" && encoding != "identity" {
 		return body{truncated: true}, nil
 	}
 	// Parameters are left alone: a server that minds a broken one less than we do would read a body that we have not.
-	kind, _, _ := strings.Cut(headers["content-type"], ";")
+	kind, _, _ := strings.Cut(headers.value("content-type"), ";")
 	switch strings.ToLower(strings.TrimSpace(kind)) {
 	case "application/json":
 		return jsonBody(text)
@@ -43,7 +43,7 @@ func parseBody(http *authv3.AttributeContext_HttpRequest, headers map[string]str
 }
 
 // A bodyParser decodes the body of a request whose headers have lower-case names.
-type bodyParser func(http *authv3.AttributeContext_HttpRequest, headers map[string]string) (body, error)
+type bodyParser func(http *authv3.AttributeContext_HttpRequest, headers headers) (body, error)
 
 // bodyText is the body from where Envoy put it: body, or raw_body if it is set to pack_as_bytes.
 func bodyText(http *authv3.AttributeContext_HttpRequest) []byte {

@@ -1,10 +1,13 @@
 package authz
 
 import (
+	"context"
 	mathrand "math/rand/v2"
 	"net/url"
 	"strings"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/cognito-extauthz/extauthz/internal/decisionlog"
 	"github.com/cognito-extauthz/extauthz/pkg/policy"
@@ -49,19 +52,6 @@ func (l DecisionLog) ratio(o Outcome) float64 {
 	return 1
 }
 
-// steps are how long the steps of a check took.
-type steps struct{ read, route, authenticate, authorize, respond decisionlog.Step }
-
-func took(s *decisionlog.Step, began time.Time) {
-	*s = decisionlog.Step{Took: s.Took + time.Since(began), Taken: true}
-}
-
-// ask notes which policy is asked, whatever comes of it.
-func (c *check) ask(in *policy.Input) *policy.Input {
-	in.Asked = func(p policy.Policy) { c.policy = p }
-	return in
-}
-
 // log hands the decision to the decision log. It holds no token, no query and no header value, but for those that the
 // configuration asks for by name.
 func (r *recorder) log(c *check, v verdict, took time.Duration) {
@@ -77,7 +67,7 @@ func (r *recorder) log(c *check, v verdict, took time.Duration) {
 		Policy:          c.policyAsked(v),
 		ConfigRevision:  r.Log.ConfigRevision,
 		Read:            c.steps.read, ToRoute: c.steps.route, Authenticate: c.steps.authenticate, Authorize: c.steps.authorize, Respond: c.steps.respond,
-		RequestID:   requestID(c.request.headers["x-request-id"]),
+		RequestID:   requestID(c.request.headers.value("x-request-id")),
 		SampleRatio: ratio,
 		Included:    r.included(c),
 		Replay:      r.replay,
@@ -87,13 +77,21 @@ func (r *recorder) log(c *check, v verdict, took time.Duration) {
 			LongMethod: len(c.request.method) > maxMethod,
 		},
 	}
-	if sc := c.span.SpanContext(); sc.HasTraceID() {
+	if sc := c.spanContext(); sc.HasTraceID() {
 		d.TraceID = sc.TraceID().String()
 	}
 	if t := c.claims; t != nil {
 		d.Pool, d.Client, d.ClientID, d.TokenID, d.Scopes = t.Pool, c.client, t.ClientID, t.TokenID, t.Scopes
 	}
 	r.Log.To.Record(d)
+}
+
+// spanContext is that of the check's span; without tracing, of the request's own.
+func (c *check) spanContext() trace.SpanContext {
+	if c.span != nil {
+		return c.span.SpanContext()
+	}
+	return trace.SpanContextFromContext(c.request.traceContext(context.Background()))
 }
 
 // policyAsked returns the policy that was asked. An Authorizer that does not say which has said its revision.
@@ -111,7 +109,7 @@ func (r *recorder) included(c *check) []decisionlog.Included {
 		list = append(list, decisionlog.Included{Kind: kind, Name: name, Value: value})
 	}
 	for _, name := range r.Log.Headers {
-		if value, ok := c.request.headers[name]; ok {
+		if value, ok := c.request.headers.get(name); ok {
 			add(decisionlog.Headers, name, value)
 		}
 	}

@@ -158,7 +158,7 @@ func sendOnce(t testing.TB, s *Service, req *authv3.CheckRequest) *authv3.CheckR
 func sendBytes(t testing.TB, s *Service, msg []byte) *authv3.CheckResponse {
 	t.Helper()
 	resp := new(authv3.CheckResponse)
-	if err := proto.Unmarshal(s.CheckMessage(t.Context(), msg), resp); err != nil {
+	if err := proto.Unmarshal(s.CheckMessage(t.Context(), nil, msg), resp); err != nil {
 		t.Fatalf("the answer to a message is no CheckResponse: %v", err)
 	}
 	return resp
@@ -174,7 +174,7 @@ func sameAnswer(t testing.TB, s *Service, req *authv3.CheckRequest, want *authv3
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	got := new(authv3.CheckResponse)
-	if err := proto.Unmarshal(s.CheckMessage(ctx, msg), got); err != nil {
+	if err := proto.Unmarshal(s.CheckMessage(ctx, nil, msg), got); err != nil {
 		t.Fatalf("the answer to a message is no CheckResponse: %v", err)
 	}
 	if diff := cmp.Diff(withoutID(want), withoutID(got), protocmp.Transform()); diff != "" {

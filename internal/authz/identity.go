@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
@@ -18,25 +19,18 @@ type Identity struct {
 	Claims map[string]string
 }
 
-// An identity is one fact about the caller: a header, and a field of the dynamic metadata.
-type identity struct {
-	header string
-	field  string
-	value  any // string or []string
-}
-
-// The built-in identity headers, after the prefix, with their metadata fields.
+// The built-in identity headers, after the prefix, with their fields of the dynamic metadata.
 var builtin = []struct {
 	name, field string
-	value       func(c *validator.Claims, client string) any
+	value       func(c *validator.Claims, client string) value
 }{
-	{"client-id", "client_id", func(c *validator.Claims, _ string) any { return c.ClientID }},
-	{"client-name", "client_name", func(_ *validator.Claims, client string) any { return client }},
-	{"scopes", "scopes", func(c *validator.Claims, _ string) any { return c.Scopes }},
-	{"pool", "pool", func(c *validator.Claims, _ string) any { return c.Pool }},
-	{"issuer", "issuer", func(c *validator.Claims, _ string) any { return c.Issuer }},
-	{"subject", "subject", func(c *validator.Claims, _ string) any { return c.Subject }},
-	{"token-id", "token_id", func(c *validator.Claims, _ string) any { return c.TokenID }},
+	{"client-id", "client_id", func(c *validator.Claims, _ string) value { return textValue(c.ClientID) }},
+	{"client-name", "client_name", func(_ *validator.Claims, client string) value { return textValue(client) }},
+	{"scopes", "scopes", func(c *validator.Claims, _ string) value { return listValue(c.Scopes) }},
+	{"pool", "pool", func(c *validator.Claims, _ string) value { return textValue(c.Pool) }},
+	{"issuer", "issuer", func(c *validator.Claims, _ string) value { return textValue(c.Issuer) }},
+	{"subject", "subject", func(c *validator.Claims, _ string) value { return textValue(c.Subject) }},
+	{"token-id", "token_id", func(c *validator.Claims, _ string) value { return textValue(c.TokenID) }},
 }
 
 // IdentityHeaders returns the names of all identity headers, in lower case.
@@ -71,53 +65,59 @@ func newIdentifier(id Identity) identifier {
 	return i
 }
 
-func (i identifier) of(c *validator.Claims, client string) []identity {
-	facts := make([]identity, 0, len(i.builtin)+len(i.claims))
+// of appends the facts about a caller to room.
+func (i identifier) of(c *validator.Claims, client string, room []fact) []fact {
 	for n, b := range builtin {
-		facts = append(facts, identity{i.builtin[n], b.field, b.value(c, client)})
+		room = append(room, fact{i.builtin[n], b.field, b.value(c, client)})
 	}
 	for _, more := range i.claims {
-		facts = append(facts, identity{more.header, more.field, claimValue(c.Map()[more.claim])})
+		room = append(room, fact{more.header, more.field, claimValue(c.Map()[more.claim])})
 	}
-	return facts
+	return room
 }
 
-// claimValue returns a claim as a string or a list of strings; nil if it is neither nor can be written as one.
-func claimValue(claim any) any {
+// claimValue returns a claim as a text or a list of texts, and no value if it is neither nor can be written as one.
+func claimValue(claim any) value {
+	if text, ok := claimText(claim); ok {
+		return textValue(text)
+	}
+	items, ok := claim.([]any)
+	if !ok {
+		return value{}
+	}
+	list := make([]string, len(items))
+	for n, item := range items {
+		if list[n], ok = claimText(item); !ok {
+			return value{}
+		}
+	}
+	return listValue(list)
+}
+
+func claimText(claim any) (string, bool) {
 	switch v := claim.(type) {
 	case string:
-		return v
+		return v, true
 	case json.Number:
-		return v.String()
+		return v.String(), true
 	case bool:
-		if v {
-			return "true"
-		}
-		return "false"
-	case []any:
-		list := make([]string, 0, len(v))
-		for _, item := range v {
-			s, ok := claimValue(item).(string)
-			if !ok {
-				return nil
-			}
-			list = append(list, s)
-		}
-		return list
+		return strconv.FormatBool(v), true
 	}
-	return nil
+	return "", false
 }
 
 // headerText writes an identity as a header value: what is outside %x21-7E, and "%", percent-encoded, so that no
 // claim can break out of the header; the items of a list separated by a space. It returns an empty string if there
 // is nothing to say.
-func headerText(value any) string {
-	switch v := value.(type) {
-	case string:
-		return escape(v)
-	case []string:
-		items := make([]string, len(v))
-		for i, item := range v {
+func headerText(v *value) string {
+	switch {
+	case v.kind == isText:
+		return escape(v.text)
+	case v.kind == isList && len(v.list) == 1:
+		return escape(v.list[0])
+	case v.kind == isList:
+		items := make([]string, len(v.list))
+		for i, item := range v.list {
 			items[i] = escape(item)
 		}
 		return strings.Join(items, " ")
@@ -127,13 +127,13 @@ func headerText(value any) string {
 
 func escape(s string) string {
 	const hex = "0123456789ABCDEF"
-	if !strings.ContainsFunc(s, func(r rune) bool { return r < 0x21 || r > 0x7e || r == '%' }) {
+	if isPlain(s) {
 		return s
 	}
 	var b strings.Builder
 	for i := range len(s) {
 		c := s[i]
-		if c < 0x21 || c > 0x7e || c == '%' {
+		if !isPlainByte(c) {
 			b.WriteByte('%')
 			b.WriteByte(hex[c>>4])
 			b.WriteByte(hex[c&15])
@@ -143,6 +143,17 @@ func escape(s string) string {
 	}
 	return b.String()
 }
+
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if !isPlainByte(s[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func isPlainByte(c byte) bool { return 0x21 <= c && c <= 0x7e && c != '%' }
 
 // A scrubber finds forged identity headers.
 type scrubber struct {
@@ -183,16 +194,14 @@ func foldRune(r rune) rune {
 	return '-'
 }
 
-// forged returns the request's headers that could be taken for identity headers: all that have the prefix in any
-// spelling, whether a header of this name is configured or not, as an upstream may still look for one that no
-// longer is.
-func (s scrubber) forged(headers map[string]string) []string {
-	var names []string
-	for name := range headers {
-		if hasFoldedPrefix(name, s.prefix) {
-			names = append(names, name)
+// forged appends to names those of the request's headers that could be taken for identity headers: all that have the prefix
+// in any spelling, whether a header of this name is configured or not, as an upstream may still look for one that no longer
+// is.
+func (s scrubber) forged(request headers, names []string) []string {
+	for i := range request {
+		if hasFoldedPrefix(request[i].name, s.prefix) {
+			names = append(names, request[i].name)
 		}
 	}
-	slices.Sort(names)
 	return names
 }

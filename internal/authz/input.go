@@ -13,10 +13,18 @@ import (
 	"github.com/cognito-extauthz/extauthz/pkg/policy"
 )
 
-// input is the document that the policy sees (docs/policy-input.md).
+// asked is the document that a policy sees (docs/policy-input.md), with what it points to.
+type asked struct {
+	input policy.Input
+	route policy.Route
+	token policy.Token
+}
+
+// input returns what is known of the check as the policy's input.
 func (s *Service) input(c *check) *policy.Input {
-	r := c.request
-	in := &policy.Input{ParsedPath: r.path.Segments(), SourcePrincipal: r.principal}
+	in := &c.asked.input
+	in.SourcePrincipal = c.request.principal
+	in.Asked = func(p policy.Policy) { c.policy = p }
 	if s.OPAEnvoy {
 		in.Complete = c.completeOPAEnvoy
 		return in
@@ -39,18 +47,19 @@ func (c *check) complete(in *policy.Input, reads func(field string) bool) error 
 
 // describe fills in what OPA-Envoy does not have.
 func (c *check) describe(in *policy.Input) {
-	r := c.request
-	in.Canonical = policy.Canonical{Host: r.host, Path: r.path.Canonical}
+	in.Canonical = policy.Canonical{Host: c.request.host, Path: c.request.path.Canonical}
 	if m := c.match; m != nil {
 		rule := m.Rule
-		in.Route = &policy.Route{
+		in.Route = &c.asked.route
+		*in.Route = policy.Route{
 			Name: rule.Name, Hosts: rule.Hosts, Methods: rule.Methods, Path: rule.Path, Params: m.Params,
 			Pools: rule.Pools, Scopes: policy.Scopes{All: rule.ScopesAll, Any: rule.ScopesAny},
 			Clients: rule.Clients, AnyClient: rule.AnyClient, Public: rule.Public,
 		}
 	}
 	if t := c.claims; t != nil {
-		in.Token = &policy.Token{
+		in.Token = &c.asked.token
+		*in.Token = policy.Token{
 			ClientID: t.ClientID, ClientName: c.client, Pool: t.Pool, Issuer: t.Issuer, Subject: t.Subject,
 			TokenID: t.TokenID, TokenUse: string(t.TokenUse), Scopes: t.Scopes, Claims: t.Map(),
 		}

@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"strconv"
 	"testing"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -50,18 +51,26 @@ func TestScanFindsWhatTheDecoderFinds(t *testing.T) {
 		}),
 		"a body as bytes": get("/", func(h *authv3.AttributeContext_HttpRequest) { h.RawBody = []byte{0xff, 0} }),
 	} {
-		got, ok := scan(marshal(t, req))
-		if !ok {
+		got := new(request)
+		if !scan(marshal(t, req), got) {
 			t.Errorf("%s is not scanned", name)
 			continue
 		}
-		if diff := cmp.Diff(decoded(req), got, cmp.AllowUnexported(request{}), cmpopts.IgnoreFields(request{}, "raw", "decoded")); diff != "" {
+		if diff := diffRequests(req, got); diff != "" {
 			t.Errorf("%s (-decoded +scanned):\n%s", name, diff)
 		}
 		if diff := cmp.Diff(req.GetAttributes().String(), got.attributes().String()); diff != "" || got.broken {
 			t.Errorf("%s: attributes (-sent +decoded later):\n%s", name, diff)
 		}
 	}
+}
+
+// diffRequests compares what was scanned with what the decoder finds.
+func diffRequests(req *authv3.CheckRequest, scanned *request) string {
+	want := new(request)
+	decoded(req, want)
+	return cmp.Diff(want, scanned, cmp.AllowUnexported(request{}, field{}), cmpopts.IgnoreFields(request{}, "raw", "decoded", "room", "usual"),
+		cmpopts.EquateEmpty(), cmpopts.SortSlices(func(a, b field) bool { return a.name < b.name }))
 }
 
 // What is odd is left to the decoder.
@@ -88,7 +97,7 @@ func TestScanLeavesOddMessages(t *testing.T) {
 		})),
 		"a group": http(0x0b, 0x0c),
 	} {
-		if r, ok := scan(msg); ok {
+		if r := new(request); scan(msg, r) {
 			t.Errorf("%s is scanned: %+v", name, r)
 		}
 	}
@@ -98,15 +107,15 @@ func FuzzScan(f *testing.F) {
 	f.Add(marshal(f, get("/orders")))
 	f.Add(marshal(f, full()))
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		got, ok := scan(msg)
-		if !ok {
+		got := new(request)
+		if !scan(msg, got) {
 			return
 		}
 		req := new(authv3.CheckRequest)
 		if err := proto.Unmarshal(msg, req); err != nil {
 			return // in a part that nobody has looked at: whoever does is told, see request.attributes
 		}
-		if diff := cmp.Diff(decoded(req), got, cmp.AllowUnexported(request{}), cmpopts.IgnoreFields(request{}, "raw", "decoded"), cmpopts.EquateEmpty()); diff != "" {
+		if diff := diffRequests(req, got); diff != "" {
 			t.Fatalf("(-decoded +scanned):\n%s", diff)
 		}
 	})
@@ -114,17 +123,34 @@ func FuzzScan(f *testing.F) {
 
 // A part that is broken is told to whoever looks at it.
 func TestPolicySeesNoBrokenPart(t *testing.T) {
-	msg := marshal(t, get("/orders"))
-	broken := append([]byte{}, msg[protowire.SizeBytes(0)+1:]...) // the attributes alone
-	broken = append(broken, 0x52, 1, 0xff)                        // and context_extensions that are none
-	msg = protowire.AppendBytes([]byte{0x0a}, broken)
-	r, ok := scan(msg)
-	if !ok {
-		t.Skip("the scan has left it to the decoder, which is as good")
+	attributes := marshal(t, get("/orders").GetAttributes())
+	const contextExtensions protowire.Number = 10
+	attributes = protowire.AppendBytes(protowire.AppendTag(attributes, contextExtensions, protowire.BytesType), []byte{0xff})
+	msg := protowire.AppendBytes(protowire.AppendTag(nil, checkRequestAttributes, protowire.BytesType), attributes)
+	c := new(check)
+	if !scan(msg, &c.request) {
+		t.Fatal("the message is not scanned, want only the part broken that the scan does not look at")
 	}
 	in := new(policy.Input)
-	if err := (&check{request: r}).complete(in, func(field string) bool { return field == "context" }); err == nil {
+	if err := c.complete(in, func(field string) bool { return field == "context" }); err == nil {
 		t.Error("no error, want the request refused: the policy would decide without having seen it")
+	}
+}
+
+// Many headers are left to the decoder, which finds a name among them in less time.
+func TestScanLeavesManyHeaders(t *testing.T) {
+	for n, want := range map[int]bool{maxScanned: true, maxScanned + 1: false} {
+		req := get("/orders")
+		for i := len(req.GetAttributes().GetRequest().GetHttp().GetHeaders()); i < n; i++ {
+			req.GetAttributes().GetRequest().GetHttp().Headers["x-"+strconv.Itoa(i)] = "1"
+		}
+		msg, got := marshal(t, req), new(request)
+		if scan(msg, got) != want {
+			t.Errorf("%d headers: scanned is %t, want %t", n, !want, want)
+		}
+		if got = new(request); !take(msg, got) || diffRequests(req, got) != "" {
+			t.Errorf("%d headers: the request is another:\n%s", n, diffRequests(req, got))
+		}
 	}
 }
 
@@ -161,7 +187,7 @@ func TestRepliesAreWrittenAlike(t *testing.T) {
 	for name, r := range map[string]*reply{
 		"an empty one":        {},
 		"an empty denial":     {denied: true},
-		"a denial":            {denied: true, code: 7, message: "no_route", status: 403, body: long, headers: []option{header("a", "1"), header("b", "")}},
+		"a denial":            {denied: true, code: 7, message: "no_route", status: 403, body: long, headers: []option{overwrite("a", "1"), overwrite("b", "")}},
 		"one with everything": everything(long),
 	} {
 		got := new(authv3.CheckResponse)
@@ -177,22 +203,23 @@ func TestRepliesAreWrittenAlike(t *testing.T) {
 
 func everything(long string) *reply {
 	return &reply{
-		headers:     []option{header("a", long), addedCookie(0, "c"), ownCookie(1, "d")},
+		headers:     []option{overwrite("a", long), addedCookie(0, "c"), ownCookie(1, "d")},
 		remove:      []string{"x", "y"},
-		response:    []option{header("z", "1")},
+		response:    []option{overwrite("z", "1")},
 		setQuery:    []policy.Parameter{{Name: "q", Values: []string{"1", ""}}},
 		removeQuery: []string{"r"},
 		metadata: []fact{
-			{"s", "text"},
-			{"empty", ""},
-			{"invalid", "\xff"},
-			{"list", []string{"a", "", long}},
-			{"no items", []string{}},
-			{"n", 1.5},
-			{"b", true},
-			{"null", nil},
-			{"object", map[string]any{"k": []any{"v", 1.0}}},
-			{"unknown", struct{}{}},
+			{field: "absent"},
+			{field: "s", value: textValue("text")},
+			{field: "empty", value: textValue("")},
+			{field: "invalid", value: textValue("\xff")},
+			{field: "list", value: listValue([]string{"a", "", long})},
+			{field: "no items", value: listValue(nil)},
+			{field: "n", value: jsonValue(1.5)},
+			{field: "b", value: jsonValue(true)},
+			{field: "null", value: jsonValue(nil)},
+			{field: "object", value: jsonValue(map[string]any{"k": []any{"v", 1.0}})},
+			{field: "unknown", value: jsonValue(struct{}{})},
 		},
 	}
 }

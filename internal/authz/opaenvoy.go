@@ -43,16 +43,16 @@ func holdsToken(authorization string) bool {
 // parseBodyOPAEnvoy decodes the body as the plugin does. Its rules are not ours: a content type is found by a part of its
 // name, and a length that is no number is an error. Case is the one thing that we do not follow it in: to a server,
 // Application/JSON is JSON, and what a policy cannot see it cannot deny.
-func parseBodyOPAEnvoy(http *authv3.AttributeContext_HttpRequest, headers map[string]string) (body, error) {
+func parseBodyOPAEnvoy(http *authv3.AttributeContext_HttpRequest, headers headers) (body, error) {
 	text := bodyText(http)
-	if headers["x-envoy-auth-partial-body"] == "true" {
+	if headers.value("x-envoy-auth-partial-body") == "true" {
 		return body{truncated: true}, nil
 	}
-	parse := parserOPAEnvoy(headers["content-type"])
+	parse := parserOPAEnvoy(headers.value("content-type"))
 	if len(text) == 0 || parse == nil {
 		return body{}, nil
 	}
-	if length, ok := headers["content-length"]; ok {
+	if length, ok := headers.get("content-length"); ok {
 		n, err := strconv.ParseInt(length, 10, 64)
 		if err != nil {
 			return body{}, errors.New("content-length is no number")
@@ -61,7 +61,7 @@ func parseBodyOPAEnvoy(http *authv3.AttributeContext_HttpRequest, headers map[st
 			return body{truncated: true}, nil
 		}
 	}
-	if encoding := headers["content-encoding"]; encoding != "" && !strings.EqualFold(encoding, "identity") {
+	if encoding := headers.value("content-encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return body{}, errors.New("the body has a content-encoding, which is not decoded, and the policy reads it")
 	}
 	return parse(text)

@@ -184,7 +184,7 @@ func TestOPAEnvoyBodies(t *testing.T) {
 			for name, value := range tt.more {
 				headers[name] = value
 			}
-			got, err := parseBodyOPAEnvoy(&authv3.AttributeContext_HttpRequest{Body: tt.text}, headers)
+			got, err := parseBodyOPAEnvoy(&authv3.AttributeContext_HttpRequest{Body: tt.text}, headersOf(headers))
 			if (err != nil) != tt.fails {
 				t.Fatalf("error %v, want one: %t", err, tt.fails)
 			}
@@ -212,7 +212,7 @@ func FuzzParseBodyOPAEnvoy(f *testing.F) {
 		if length != "" {
 			headers["content-length"] = length
 		}
-		got, err := parseBodyOPAEnvoy(&authv3.AttributeContext_HttpRequest{Body: text}, headers)
+		got, err := parseBodyOPAEnvoy(&authv3.AttributeContext_HttpRequest{Body: text}, headersOf(headers))
 		if err != nil {
 			if got.parsed != nil || got.truncated {
 				t.Fatalf("%+v with error %v", got, err)

@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"maps"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -13,6 +15,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/cognito-extauthz/extauthz/internal/decisionlog"
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
@@ -21,18 +24,23 @@ import (
 // A recorder writes down what a check came to. It runs when the verdict is fixed and cannot change it.
 type recorder struct {
 	Config
-	checks   metric.Int64Counter
 	duration metric.Float64Histogram
 	skew     metric.Float64Histogram
 	replay   *decisionlog.Replay
-	measured sync.Map // labels to measured
+	tracing  bool
+	measured atomic.Pointer[map[labels]*measured] // replaced by a larger one, never changed
+	adding   sync.Mutex
 }
 
 func newRecorder(cfg Config) (*recorder, error) {
-	r := &recorder{Config: cfg, replay: cfg.Log.replay()}
-	var err error
-	if r.checks, err = cfg.Meter.Int64Counter("extauthz.checks",
-		metric.WithDescription("Checks, by what came of them and why.")); err != nil {
+	_, off := cfg.Tracer.(noop.Tracer)
+	r := &recorder{Config: cfg, replay: cfg.Log.replay(), tracing: !off}
+	r.measured.Store(&map[labels]*measured{})
+	// What is counted is read when somebody asks for it: adding to a counter of OpenTelemetry's takes longer than finding the
+	// policy's decision.
+	_, err := cfg.Meter.Int64ObservableCounter("extauthz.checks",
+		metric.WithDescription("Checks, by what came of them and why."), metric.WithInt64Callback(r.observe))
+	if err != nil {
 		return nil, err
 	}
 	if r.duration, err = cfg.Meter.Float64Histogram("extauthz.check.duration", metric.WithUnit("s"),
@@ -46,12 +54,38 @@ func newRecorder(cfg Config) (*recorder, error) {
 	return r, err
 }
 
-// span starts the span of a check as a child of the request's own (W3C Trace Context, in the request's headers).
+// span starts the span of a check as a child of the request's own. Without tracing there is none.
 func (r *recorder) span(ctx context.Context, req *request) (context.Context, trace.Span) {
-	if _, ok := req.headers["traceparent"]; ok {
-		ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier(req.headers))
+	if !r.tracing {
+		return ctx, nil
 	}
-	return r.Tracer.Start(ctx, "check", trace.WithSpanKind(trace.SpanKindServer))
+	return r.Tracer.Start(req.traceContext(ctx), "check", trace.WithSpanKind(trace.SpanKindServer))
+}
+
+// traceContext returns ctx with the request's span (W3C Trace Context, in the request's headers).
+func (r *request) traceContext(ctx context.Context) context.Context {
+	if _, ok := r.headers.get("traceparent"); !ok {
+		return ctx
+	}
+	return propagation.TraceContext{}.Extract(ctx, carrier{r.headers})
+}
+
+// A carrier shows headers to OpenTelemetry.
+type carrier struct{ headers }
+
+// Get implements [propagation.TextMapCarrier].
+func (c carrier) Get(name string) string { return c.value(name) }
+
+// Set implements [propagation.TextMapCarrier]. Nothing is sent on.
+func (carrier) Set(string, string) {}
+
+// Keys implements [propagation.TextMapCarrier].
+func (c carrier) Keys() []string {
+	names := make([]string, len(c.headers))
+	for i, h := range c.headers {
+		names[i] = h.name
+	}
+	return names
 }
 
 // record runs after the answer is made: a panic here, of an exporter or a log handler, loses the record and nothing else.
@@ -59,10 +93,12 @@ func (r *recorder) span(ctx context.Context, req *request) (context.Context, tra
 func (r *recorder) record(c *check, v verdict) {
 	took := time.Since(c.start)
 	defer func() { _ = recover() }()
-	defer c.span.End()
-	labels := r.labels(labels{v.outcome, v.reason, c.knownRoute(), c.pool()})
-	r.checks.Add(c.ctx, 1, labels.check)
-	r.duration.Record(c.ctx, took.Seconds(), labels.outcome)
+	if c.span != nil {
+		defer c.span.End()
+	}
+	m := r.measure(labels{v.outcome, v.reason, c.knownRoute(), c.pool()})
+	m.checks.Add(1)
+	r.duration.Record(c.ctx, took.Seconds(), m.outcome...)
 	if v.ahead > 0 {
 		r.skew.Record(c.ctx, v.ahead.Seconds())
 	}
@@ -77,25 +113,45 @@ type labels struct {
 	route, pool string
 }
 
-// measured are the options that say them to OpenTelemetry, which takes longer to make than to use.
-type measured struct{ check, outcome metric.MeasurementOption }
+// measured is the number of checks with the same labels, and the options that say those to OpenTelemetry, which take longer
+// to make than to use.
+type measured struct {
+	checks  atomic.Int64
+	all     metric.ObserveOption
+	outcome []metric.RecordOption
+}
 
-func (r *recorder) labels(l labels) measured {
-	if m, ok := r.measured.Load(l); ok {
-		return m.(measured)
+func (r *recorder) measure(l labels) *measured {
+	if m, ok := (*r.measured.Load())[l]; ok {
+		return m
+	}
+	r.adding.Lock()
+	defer r.adding.Unlock()
+	if m, ok := (*r.measured.Load())[l]; ok {
+		return m
 	}
 	outcome := attribute.String("outcome", string(l.outcome))
-	m := measured{
-		check: metric.WithAttributeSet(attribute.NewSet(outcome,
+	m := &measured{
+		all: metric.WithAttributeSet(attribute.NewSet(outcome,
 			attribute.String("reason", string(l.reason)), attribute.String("route", l.route), attribute.String("pool", l.pool))),
-		outcome: metric.WithAttributeSet(attribute.NewSet(outcome)),
+		outcome: []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(outcome))},
 	}
-	r.measured.Store(l, m)
+	more := maps.Clone(*r.measured.Load())
+	more[l] = m
+	r.measured.Store(&more)
 	return m
 }
 
+// observe tells OpenTelemetry how many checks there were.
+func (r *recorder) observe(_ context.Context, o metric.Int64Observer) error {
+	for _, m := range *r.measured.Load() {
+		o.Observe(m.checks.Load(), m.all)
+	}
+	return nil
+}
+
 func (r *recorder) trace(c *check, v verdict) {
-	if !c.span.IsRecording() {
+	if c.span == nil || !c.span.IsRecording() {
 		return
 	}
 	c.span.SetAttributes(
@@ -129,9 +185,11 @@ func (c *check) pool() string {
 
 // newDecisionID returns 128 random bits in hex.
 func newDecisionID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // never fails, as its documentation says
-	return hex.EncodeToString(b[:])
+	var id [32]byte
+	random := id[16:]
+	_, _ = rand.Read(random) // never fails, as its documentation says
+	hex.Encode(id[:], random)
+	return string(id[:])
 }
 
 // skewOf returns how far ahead of our clock a token was that is not yet valid.

@@ -1,7 +1,9 @@
 package authz
 
 import (
+	"slices"
 	"strings"
+	"unicode/utf8"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
@@ -30,6 +32,18 @@ type reply struct {
 	setQuery    []policy.Parameter
 	removeQuery []string
 	metadata    []fact
+
+	room struct { // for headers and remove, which most answers have
+		headers [12]option
+		remove  [8]string
+	}
+}
+
+// newReply returns the answer that is part of the check.
+func (c *check) newReply() *reply {
+	c.reply = reply{}
+	c.reply.headers, c.reply.remove = c.reply.room.headers[:0], c.reply.room.remove[:0]
+	return &c.reply
 }
 
 // An option sets a header. It says twice what becomes of one that is there already, as releases of Envoy differ in which
@@ -49,33 +63,66 @@ const (
 	appendTrue
 )
 
-// A fact is a field of the dynamic metadata: a string, a []string, or what a policy says, as JSON has it.
+// A fact is a field of the dynamic metadata. Those about the caller are headers as well.
 type fact struct {
-	name  string
-	value any
+	header string // empty: none
+	field  string
+	value
 }
 
-// value returns what a fact says as a protobuf value; nil if it cannot, which only a policy's can.
-func (f fact) proto() *structpb.Value {
-	switch v := f.value.(type) {
-	case string:
-		return structpb.NewStringValue(text(v))
-	case []string:
-		list := make([]*structpb.Value, len(v))
-		for i, item := range v {
+// maxFacts is how many facts most answers have: about the caller and, four, about the answer.
+const maxFacts = 12
+
+// A value is a text, a list of texts, or what a policy says, as JSON has it. It has its kinds side by side, as an interface
+// would have to be allocated.
+type value struct {
+	kind valueKind
+	text string
+	list []string
+	json any
+}
+
+type valueKind byte
+
+const (
+	isAbsent valueKind = iota // and not told
+	isText
+	isList
+	isJSON
+)
+
+func textValue(s string) value      { return value{kind: isText, text: s} }
+func listValue(list []string) value { return value{kind: isList, list: list} }
+func jsonValue(x any) value         { return value{kind: isJSON, json: x} }
+
+// proto returns a value as a protobuf one; nil if it is none or, which only a policy's may be, has no such form.
+func (v value) proto() *structpb.Value {
+	switch v.kind {
+	case isAbsent:
+		return nil
+	case isText:
+		return structpb.NewStringValue(text(v.text))
+	case isList:
+		list := make([]*structpb.Value, len(v.list))
+		for i, item := range v.list {
 			list[i] = structpb.NewStringValue(text(item))
 		}
 		return structpb.NewListValue(&structpb.ListValue{Values: list})
 	}
-	v, err := structpb.NewValue(f.value)
+	said, err := structpb.NewValue(v.json)
 	if err != nil {
 		return nil
 	}
-	return v
+	return said
 }
 
 // text makes a claim's text fit for a protobuf string.
-func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+func text(s string) string {
+	if utf8.ValidString(s) { // faster than ToValidUTF8, and nearly always so
+		return s
+	}
+	return strings.ToValidUTF8(s, "\uFFFD")
+}
 
 // proto returns the answer as a message.
 func (a *reply) proto() *authv3.CheckResponse {
@@ -85,7 +132,7 @@ func (a *reply) proto() *authv3.CheckResponse {
 	}
 	for _, f := range a.metadata {
 		if v := f.proto(); v != nil {
-			resp.DynamicMetadata.Fields[f.name] = v
+			resp.DynamicMetadata.Fields[f.field] = v
 		}
 	}
 	if a.denied {
@@ -95,7 +142,7 @@ func (a *reply) proto() *authv3.CheckResponse {
 		return resp
 	}
 	ok := &authv3.OkHttpResponse{
-		Headers: optionsProto(a.headers), HeadersToRemove: a.remove, ResponseHeadersToAdd: optionsProto(a.response),
+		Headers: optionsProto(a.headers), HeadersToRemove: slices.Clone(a.remove), ResponseHeadersToAdd: optionsProto(a.response),
 		QueryParametersToRemove: a.removeQuery,
 	}
 	for _, q := range a.setQuery {
@@ -149,10 +196,10 @@ const (
 	listValues   protowire.Number = 1
 )
 
-// key and value number the two fields that HeaderValue, QueryParameter and the entries of a map have alike.
+// keyField and valueField are those that HeaderValue, QueryParameter and the entries of a map have alike.
 const (
-	key   protowire.Number = 1
-	value protowire.Number = 2
+	keyField   protowire.Number = 1
+	valueField protowire.Number = 2
 )
 
 // appendTo appends the answer as the bytes of a CheckResponse.
@@ -166,8 +213,8 @@ func (a *reply) appendTo(b []byte) []byte {
 		b = appendMessage(b, responseOK, a.appendOK)
 	}
 	return appendMessage(b, responseMetadata, func(b []byte) []byte {
-		for _, f := range a.metadata {
-			b = f.appendTo(b)
+		for i := range a.metadata {
+			b = a.metadata[i].appendTo(b)
 		}
 		return b
 	})
@@ -184,52 +231,87 @@ func (a *reply) appendOK(b []byte) []byte {
 	b = appendOptions(b, okResponse, a.response)
 	for _, q := range a.setQuery {
 		for _, v := range q.Values {
-			b = appendMessage(b, okSetQuery, func(b []byte) []byte { return appendText(appendText(b, key, q.Name), value, v) })
+			b = appendMessage(b, okSetQuery, func(b []byte) []byte { return appendText(appendText(b, keyField, q.Name), valueField, v) })
 		}
 	}
 	return appendTexts(b, okRemoveQuery, a.removeQuery)
 }
 
 func appendOptions(b []byte, n protowire.Number, options []option) []byte {
-	for _, o := range options {
-		b = appendMessage(b, n, func(b []byte) []byte {
-			b = appendMessage(b, optionHeader, func(b []byte) []byte { return appendText(appendText(b, key, o.name), value, o.value) })
-			if o.add != appendUnset {
-				b = appendMessage(b, optionAppend, func(b []byte) []byte { return appendNumber(b, 1, uint64(o.add-appendFalse)) })
-			}
-			return appendNumber(b, optionAction, uint64(o.action))
-		})
+	for i := range options {
+		o := &options[i]
+		set, action := 0, numberSize(uint64(o.action))
+		if o.add != appendUnset {
+			set = 2 + numberSize(uint64(o.add-appendFalse))
+		}
+		named := textSize(o.name) + textSize(o.value)
+		b = appendHead(b, n, 1+protowire.SizeBytes(named)+set+action)
+		b = appendHead(b, optionHeader, named)
+		b = appendText(appendText(b, keyField, o.name), valueField, o.value)
+		if set > 0 {
+			b = appendHead(b, optionAppend, set-2)
+			b = appendNumber(b, 1, uint64(o.add-appendFalse))
+		}
+		b = appendNumber(b, optionAction, uint64(o.action))
 	}
 	return b
 }
 
-func (f fact) appendTo(b []byte) []byte {
-	switch v := f.value.(type) {
-	case string:
-		return f.entry(b, func(b []byte) []byte { return appendString(b, text(v)) })
-	case []string:
-		return f.entry(b, func(b []byte) []byte {
+// appendTo appends an entry of the map of fields.
+func (f *fact) appendTo(b []byte) []byte {
+	switch f.kind {
+	case isText:
+		said := text(f.text)
+		size := 1 + protowire.SizeBytes(len(said)) // of a Value
+		b = appendHead(b, structFields, textSize(f.field)+1+protowire.SizeBytes(size))
+		b = appendHead(appendText(b, keyField, f.field), valueField, size)
+		return appendString(b, said)
+	case isList:
+		return f.appendValue(b, func(b []byte) []byte {
 			return appendMessage(b, valueList, func(b []byte) []byte {
-				for _, item := range v {
+				for _, item := range f.list {
 					b = appendMessage(b, listValues, func(b []byte) []byte { return appendString(b, text(item)) })
 				}
 				return b
 			})
 		})
+	case isJSON:
+		if said := f.proto(); said != nil {
+			return f.appendValue(b, func(b []byte) []byte {
+				b, _ = proto.MarshalOptions{}.MarshalAppend(b, said) // a Value that was made always marshals
+				return b
+			})
+		}
 	}
-	v := f.proto()
-	if v == nil {
-		return b
-	}
-	return f.entry(b, func(b []byte) []byte {
-		b, _ = proto.MarshalOptions{}.MarshalAppend(b, v) // a Value that was made always marshals
-		return b
+	return b
+}
+
+// appendValue appends the entry with what appends its value.
+func (f *fact) appendValue(b []byte, value func([]byte) []byte) []byte {
+	return appendMessage(b, structFields, func(b []byte) []byte {
+		return appendMessage(appendText(b, keyField, f.field), valueField, value)
 	})
 }
 
-// entry appends an entry of the map of fields, with what appends its value.
-func (f fact) entry(b []byte, v func([]byte) []byte) []byte {
-	return appendMessage(b, structFields, func(b []byte) []byte { return appendMessage(appendText(b, key, f.name), value, v) })
+// appendHead appends what goes before the content of a message, or of text, whose size is known. All field numbers here
+// take one byte.
+func appendHead(b []byte, n protowire.Number, size int) []byte {
+	return protowire.AppendVarint(protowire.AppendTag(b, n, protowire.BytesType), uint64(size))
+}
+
+// textSize and numberSize are how many bytes appendText and appendNumber append.
+func textSize(s string) int {
+	if s == "" {
+		return 0
+	}
+	return 1 + protowire.SizeBytes(len(s))
+}
+
+func numberSize(v uint64) int {
+	if v == 0 {
+		return 0
+	}
+	return 1 + protowire.SizeVarint(v)
 }
 
 // appendString appends a string of a oneof, which is there even if it is empty.

@@ -25,13 +25,39 @@ type request struct {
 	rawPath       string // with the query
 	host          string // canonical
 	path          route.Path
-	principal     string            // of the peer
-	headers       map[string]string // by lower-case name; values of one name joined by commas, as Envoy joins them
+	principal     string // of the peer
+	headers       headers
+	room          [maxScanned]field // for headers
 	headerBytes   int               // their names and values
 	rawHeaders    bool              // Envoy sent them as bytes
 	bodyBytes     int
-	authorization []string // the Authorization headers
-	isGRPC        bool     // the caller speaks gRPC
+	authorization []string  // the Authorization headers
+	usual         [1]string // room for authorization
+	isGRPC        bool      // the caller speaks gRPC
+}
+
+// maxScanned is how many headers scan reads. A browser sends about twenty, Envoy and a mesh add ten.
+const maxScanned = 48
+
+// A field is a header with its name in lower case.
+type field struct{ name, value string }
+
+// headers are those of a request, each name once: values of one name are joined by commas, as Envoy joins them.
+type headers []field
+
+func (h headers) get(name string) (value string, ok bool) {
+	for i := range h {
+		if h[i].name == name {
+			return h[i].value, true
+		}
+	}
+	return "", false
+}
+
+// value is empty for a header that is not there.
+func (h headers) value(name string) string {
+	value, _ := h.get(name)
+	return value
 }
 
 // attributes returns all that Envoy sent. Of a scanned request they are decoded when somebody asks for them first.
@@ -61,21 +87,23 @@ func tooLarge(reason Reason, what string, size, limit int) *requestError {
 }
 
 // take reads a message: by scan, or else by decoding it. It returns false if it is no CheckRequest.
-func take(msg []byte) (*request, bool) {
-	if r, ok := scan(msg); ok {
-		return r, true
+func take(msg []byte, into *request) bool {
+	if scan(msg, into) {
+		return true
 	}
+	*into = request{}
 	req := new(authv3.CheckRequest)
 	if err := proto.Unmarshal(msg, req); err != nil {
-		return &request{}, false
+		return false
 	}
-	return decoded(req), true
+	decoded(req, into)
+	return true
 }
 
 // decoded takes what every check needs from a decoded CheckRequest, as scan does from its bytes.
-func decoded(req *authv3.CheckRequest) *request {
-	r := &request{decoded: req.GetAttributes()}
-	if r.decoded == nil {
+func decoded(req *authv3.CheckRequest, r *request) {
+	r.headers = r.room[:0]
+	if r.decoded = req.GetAttributes(); r.decoded == nil {
 		r.decoded = new(authv3.AttributeContext)
 	}
 	http := r.decoded.GetRequest().GetHttp()
@@ -84,14 +112,25 @@ func decoded(req *authv3.CheckRequest) *request {
 	r.bodyBytes = len(http.GetBody()) + len(http.GetRawBody())
 	raw := http.GetHeaderMap().GetHeaders()
 	r.rawHeaders = len(raw) > 0
-	r.headers = make(map[string]string, len(http.GetHeaders())+len(raw))
+	at := make(map[string]int, len(http.GetHeaders())+len(raw)) // where a name is, as there may be very many
+	add := func(name, value string) {
+		name = strings.ToLower(name)
+		i, twice := at[name]
+		if !twice {
+			at[name] = len(r.headers)
+			r.addHeader(name, value)
+			return
+		}
+		r.headerBytes += len(name) + len(value)
+		r.note(name, value, r.headers[i].value+","+value)
+		r.headers[i].value += "," + value
+	}
 	for name, value := range http.GetHeaders() {
-		r.addHeader(name, value)
+		add(name, value)
 	}
 	for _, h := range raw {
-		r.addHeader(h.GetKey(), headerValue(h))
+		add(h.GetKey(), headerValue(h))
 	}
-	return r
 }
 
 // check holds a request to the limits and finds its canonical path and host. With an error, the request holds what was
@@ -119,19 +158,23 @@ func (s *Service) check(r *request) *requestError {
 	return nil
 }
 
-// addHeader adds one of the headers, which Envoy puts into headers, or into header_map if it is set to encode_raw_headers.
+// addHeader adds a header, which Envoy puts into headers, or into header_map if it is set to encode_raw_headers.
 func (r *request) addHeader(name, value string) {
 	r.headerBytes += len(name) + len(value)
-	name = strings.ToLower(name)
-	if name == "authorization" {
+	r.note(name, value, value)
+	r.headers = append(r.headers, field{name, value})
+}
+
+// note keeps what every check looks at; joined is the value with those that came before.
+func (r *request) note(name, value, joined string) {
+	switch name {
+	case "authorization":
+		if r.authorization == nil {
+			r.authorization = r.usual[:0]
+		}
 		r.authorization = append(r.authorization, value)
-	}
-	if before, ok := r.headers[name]; ok {
-		value = before + "," + value
-	}
-	r.headers[name] = value
-	if name == "content-type" {
-		r.isGRPC = isGRPC(value)
+	case "content-type":
+		r.isGRPC = isGRPC(joined)
 	}
 }
 
@@ -151,6 +194,9 @@ func (r *request) complete(in *policy.Input, reads func(field string) bool) erro
 
 // completeWith is complete with a parser of bodies.
 func (r *request) completeWith(in *policy.Input, reads func(field string) bool, parse bodyParser) error {
+	if reads("parsed_path") {
+		in.ParsedPath = r.path.Segments()
+	}
 	if reads("parsed_query") {
 		_, query, _ := strings.Cut(r.rawPath, "?")
 		var ok bool
@@ -209,11 +255,16 @@ func bearer(authorization []string, limit int) (string, error) {
 func isB64Token(s string) bool {
 	s = strings.TrimRight(s, "=")
 	for i := range len(s) {
-		b := s[i]
-		letter := 'a' <= b|0x20 && b|0x20 <= 'z'
-		if !letter && (b < '0' || b > '9') && !strings.ContainsRune("-._~+/", rune(b)) {
+		if !b64TokenBytes[s[i]] {
 			return false
 		}
 	}
 	return s != ""
 }
+
+var b64TokenBytes = func() (set [256]bool) {
+	for _, b := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~+/") {
+		set[b] = true
+	}
+	return set
+}()

@@ -195,10 +195,10 @@ func TestTruncatedBody(t *testing.T) {
 		"nobody says so":         nil,
 		"identity means nothing": withHeader("content-encoding", "identity"),
 	} {
-		var got *policy.Input
+		var got policy.Input
 		h := newHarness(t, func(c *Config) {
 			c.Authorizer = authorizer(func(_ context.Context, in *policy.Input) (policy.Decision, error) {
-				got = in
+				got = keep(in)
 				return policy.Decision{Allowed: true}, nil
 			})
 		})

@@ -28,16 +28,16 @@ func (s *Service) respond(c *check, v verdict) *reply {
 
 // allow builds the only answer that lets a request through.
 func (s *Service) allow(c *check, v verdict) *reply {
-	a := &reply{
-		code:        codes.OK,
-		remove:      slices.Clone(v.decision.RemoveRequestHeaders),
-		response:    headerOptions(v.decision.ResponseHeaders, addedCookie),
-		setQuery:    v.decision.SetQueryParameters,
-		removeQuery: v.decision.RemoveQueryParameters,
-		metadata:    metadata(c, v),
-	}
-	a.headers = append(s.identityHeaders(c), headerOptions(v.decision.RequestHeaders, addedCookie)...)
-	a.remove = append(a.remove, s.unsetHeaders(c, a.headers)...)
+	a := c.newReply()
+	a.code = codes.OK
+	a.response = headerOptions(v.decision.ResponseHeaders, addedCookie)
+	a.setQuery, a.removeQuery = v.decision.SetQueryParameters, v.decision.RemoveQueryParameters
+	a.metadata = metadata(c, v)
+	s.identify(c, a)
+	a.headers = append(a.headers, headerOptions(v.decision.RequestHeaders, addedCookie)...)
+	a.remove = append(s.scrub.forged(c.request.headers, a.remove), v.decision.RemoveRequestHeaders...)
+	// Envoy removes last, so that a name in both lists would be gone.
+	a.remove = slices.DeleteFunc(a.remove, func(name string) bool { return sets(a.headers, strings.ToLower(name)) })
 	if s.RemoveAuthorization && !c.public() && !sets(a.headers, "authorization") {
 		a.remove = append(a.remove, "authorization")
 	}
@@ -46,21 +46,19 @@ func (s *Service) allow(c *check, v verdict) *reply {
 	return a
 }
 
-func (s *Service) identityHeaders(c *check) []option {
-	var set []option
-	for _, fact := range c.identity {
-		if text := headerText(fact.value); text != "" && len(text) <= s.Identity.MaxBytes {
-			set = append(set, header(fact.header, text))
+// identify sets the headers that say who is calling, and removes those that have nothing to say.
+func (s *Service) identify(c *check, a *reply) {
+	if len(c.identity) == 0 {
+		a.remove = append(a.remove, s.scrub.names...)
+	}
+	for i := range c.identity {
+		fact := &c.identity[i]
+		if text := headerText(&fact.value); text != "" && len(text) <= s.Identity.MaxBytes {
+			a.headers = append(a.headers, overwrite(fact.header, text))
+		} else {
+			a.remove = append(a.remove, fact.header)
 		}
 	}
-	return set
-}
-
-// unsetHeaders returns every identity header that is not set: the ones that have no value, and the ones that the
-// request brought in whatever spelling. A name that is set must not be among them, since Envoy removes last.
-func (s *Service) unsetHeaders(c *check, set []option) []string {
-	names := append(s.scrub.forged(c.request.headers), s.scrub.names...)
-	return slices.DeleteFunc(names, func(name string) bool { return sets(set, strings.ToLower(name)) })
 }
 
 // sets reports whether a header, named in lower case, is among those that are set.
@@ -68,8 +66,8 @@ func sets(headers []option, name string) bool {
 	return slices.ContainsFunc(headers, func(h option) bool { return h.name == name })
 }
 
-// header sets a header in place of any that the request has.
-func header(name, value string) option {
+// overwrite sets a header in place of any that the request has.
+func overwrite(name, value string) option {
 	return option{name, value, appendFalse, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD}
 }
 
@@ -80,7 +78,7 @@ func headerOptions(headers []policy.Header, cookie func(i int, value string) opt
 	var set []option
 	for _, h := range headers {
 		if h.Name != "set-cookie" {
-			set = append(set, header(h.Name, strings.Join(h.Values, ",")))
+			set = append(set, overwrite(h.Name, strings.Join(h.Values, ",")))
 			continue
 		}
 		for i, value := range h.Values {
@@ -98,18 +96,17 @@ func addedCookie(_ int, value string) option {
 // ownCookie is for a denied response, where Envoy 1.40 loses a second value for which append is set.
 func ownCookie(i int, value string) option {
 	if i == 0 {
-		return header("set-cookie", value)
+		return overwrite("set-cookie", value)
 	}
 	return option{"set-cookie", value, appendUnset, corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD}
 }
 
 // denied builds every answer that does not let the request through: a denied_response, and never a gRPC error.
 func (s *Service) denied(c *check, v verdict) *reply {
-	a := &reply{
-		code: v.code, message: string(v.reason), denied: true, status: v.status, metadata: metadata(c, v),
-		headers: make([]option, 0, 6),
-	}
-	set := func(name, value string) { a.headers = append(a.headers, header(name, value)) }
+	a := c.newReply()
+	a.code, a.message, a.denied, a.status = v.code, string(v.reason), true, v.status
+	a.metadata = metadata(c, v)
+	set := func(name, value string) { a.headers = append(a.headers, overwrite(name, value)) }
 	set("cache-control", "no-store")
 	if challenge := s.challenge(v); challenge != "" {
 		set("www-authenticate", challenge)
@@ -181,18 +178,18 @@ func (s *Service) problem(c *check, v verdict) string {
 // metadata is what Envoy's access log, rate limits and other filters can read of the decision, in the namespace
 // envoy.filters.http.ext_authz.
 func metadata(c *check, v verdict) []fact {
-	facts := make([]fact, 0, len(v.decision.Metadata)+len(c.identity)+4)
-	for name, value := range v.decision.Metadata {
+	facts := c.identity
+	if facts == nil {
+		facts = c.facts[:0]
+	}
+	for name, said := range v.decision.Metadata {
 		if !ours(c, name) {
-			facts = append(facts, fact{name, value})
+			facts = append(facts, fact{field: name, value: jsonValue(said)})
 		}
 	}
-	for _, id := range c.identity {
-		if id.value != nil {
-			facts = append(facts, fact{id.field, id.value})
-		}
-	}
-	return append(facts, fact{"outcome", string(v.outcome)}, fact{"reason", string(v.reason)}, fact{"decision_id", c.id}, fact{"route", c.routeName()})
+	return append(facts,
+		fact{field: "outcome", value: textValue(string(v.outcome))}, fact{field: "reason", value: textValue(string(v.reason))},
+		fact{field: "decision_id", value: textValue(c.id)}, fact{field: "route", value: textValue(c.routeName())})
 }
 
 // ours reports whether a name of the metadata is one that we set, so that no policy can.
@@ -201,7 +198,7 @@ func ours(c *check, name string) bool {
 	case "outcome", "reason", "decision_id", "route":
 		return true
 	}
-	return slices.ContainsFunc(c.identity, func(id identity) bool { return id.field == name && id.value != nil })
+	return slices.ContainsFunc(c.identity, func(f fact) bool { return f.field == name && f.kind != isAbsent })
 }
 
 func (c *check) routeName() string {

@@ -13,9 +13,9 @@ import (
 
 // A Checker answers Envoy's checks.
 type Checker interface {
-	// CheckMessage answers the bytes of a CheckRequest with those of a CheckResponse. Whatever the bytes are, there is an
-	// answer.
-	CheckMessage(ctx context.Context, msg []byte) []byte
+	// CheckMessage answers the bytes of a CheckRequest with those of a CheckResponse, which it appends to dst. Whatever the
+	// bytes are, there is an answer.
+	CheckMessage(ctx context.Context, dst, msg []byte) []byte
 }
 
 // authorization describes envoy.service.auth.v3.Authorization as the generated code does, but for one thing: its
@@ -34,13 +34,21 @@ func handleCheck(srv any, ctx context.Context, decode func(any) error, _ grpc.Un
 	if err := decode(&msg); err != nil {
 		msg = nil // an empty message is answered with a denial; a gRPC error may be an allow to Envoy
 	}
-	return message(srv.(Checker).CheckMessage(ctx, msg)), nil
+	buf := mem.DefaultBufferPool().Get(usual)
+	*buf = srv.(Checker).CheckMessage(ctx, (*buf)[:0], msg)
+	return (*answer)(buf), nil
 }
 
-// A message is the bytes of a gRPC message.
+// usual is how many bytes an answer takes, and some more.
+const usual = 2 << 10
+
+// A message is the bytes of a gRPC message that came in. They stay as they are as long as somebody has a part of them.
 type message []byte
 
-// codec is the one for protobuf, which also takes and hands out a message as it is.
+// An answer is the bytes of one that goes out, in a buffer of gRPC's.
+type answer []byte
+
+// codec is the one for protobuf, which also takes an answer and hands out a message as they are.
 type codec struct{}
 
 var standard = encoding.GetCodecV2(proto.Name)
@@ -48,8 +56,8 @@ var standard = encoding.GetCodecV2(proto.Name)
 func (codec) Name() string { return proto.Name }
 
 func (codec) Marshal(v any) (mem.BufferSlice, error) {
-	if msg, ok := v.(message); ok {
-		return mem.BufferSlice{mem.SliceBuffer(msg)}, nil
+	if a, ok := v.(*answer); ok {
+		return mem.BufferSlice{mem.NewBuffer((*[]byte)(a), mem.DefaultBufferPool())}, nil // and given back when it is sent
 	}
 	return standard.Marshal(v)
 }

@@ -88,7 +88,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		// A message over the limit would be a gRPC error, which may be an allow to Envoy. Our own limits answer.
 		grpc.MaxRecvMsgSize(math.MaxInt32),
 		// Goroutines that live on have grown their stacks already. When all are busy, a check gets one of its own.
-		grpc.NumStreamWorkers(uint32(8 * runtime.GOMAXPROCS(0))),
+		grpc.NumStreamWorkers(uint32(32 * runtime.GOMAXPROCS(0))),
 		// With fixed windows grpc-go sends no pings to measure the bandwidth. A check is a few KiB.
 		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
 		// Envoy pings idle connections as often as its connection_keepalive says. With grpc-go's default of five

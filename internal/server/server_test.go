@@ -30,7 +30,7 @@ type checker struct {
 	entered, release chan struct{} // nil: does not wait
 }
 
-func (c checker) CheckMessage(_ context.Context, msg []byte) []byte {
+func (c checker) CheckMessage(_ context.Context, dst, msg []byte) []byte {
 	if c.entered != nil {
 		c.entered <- struct{}{}
 		<-c.release
@@ -39,7 +39,7 @@ func (c checker) CheckMessage(_ context.Context, msg []byte) []byte {
 	if proto.Unmarshal(msg, new(authv3.CheckRequest)) != nil {
 		code = codes.InvalidArgument
 	}
-	answer, err := proto.Marshal(&authv3.CheckResponse{Status: &status.Status{Code: int32(code)}})
+	answer, err := proto.MarshalOptions{}.MarshalAppend(dst, &authv3.CheckResponse{Status: &status.Status{Code: int32(code)}})
 	if err != nil {
 		panic(err)
 	}

@@ -35,7 +35,7 @@ const basePackage = "data.extauthz.base"
 // A program is a compiled policy.
 type program struct {
 	query    rego.PreparedEvalQuery
-	reads    map[string]bool // see fieldsRead
+	mayRead  func(field string) bool // reports whether the policy may read a field of the input
 	revision string
 	about    Policy    // without the revision
 	log      *logRules // nil: none
@@ -96,7 +96,7 @@ func (f files) compile(ctx context.Context, cfg Config) (*program, error) {
 		return nil, loadError(err)
 	}
 	found := dependsOn(compiler, decision)
-	p := &program{query: query, revision: f.revision(cfg), reads: fieldsRead(found)}
+	p := &program{query: query, revision: f.revision(cfg), mayRead: mayRead(found)}
 	if p.about, err = about(compiler, decision, cfg.Dialect, found); err != nil {
 		return nil, err
 	}
@@ -118,20 +118,17 @@ func (p *program) remember(found *depends, cfg Config) (err error) {
 	return err
 }
 
-// fieldsRead returns the fields of the input that the rule may read; nil means any.
-func fieldsRead(found *depends) map[string]bool {
+// mayRead returns what tells which fields of the input the rule may read.
+func mayRead(found *depends) func(field string) bool {
 	fields := make(map[string]bool)
 	for _, r := range found.reads {
 		if len(r.path) == 0 {
-			return nil
+			return func(string) bool { return true }
 		}
 		fields[r.path[0]] = true
 	}
-	return fields
+	return func(field string) bool { return fields[field] }
 }
-
-// mayRead reports whether the policy may read a field of the input.
-func (p *program) mayRead(field string) bool { return p.reads == nil || p.reads[field] }
 
 // parseDecisionRef accepts data.<package>.<rule> and nothing that is computed.
 func parseDecisionRef(text string) (ast.Ref, error) {
