@@ -1,7 +1,6 @@
 package authz
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"github.com/go-json-experiment/json/jsontext"
 	"google.golang.org/grpc/codes"
 
 	"github.com/cognito-extauthz/extauthz/pkg/policy"
@@ -126,7 +126,7 @@ func (s *Service) denied(c *check, v verdict) *reply {
 		a.body = *v.decision.Body
 	default:
 		set("content-type", "application/problem+json")
-		a.body = s.problem(c, v)
+		a.body = problemBody(c, v)
 	}
 	a.headers = override(a.headers, headerOptions(v.decision.ResponseHeaders, ownCookie))
 	return a
@@ -147,32 +147,39 @@ func (s *Service) challenge(v verdict) string {
 	if v.kind.challenge == "" && v.status != http.StatusUnauthorized {
 		return ""
 	}
-	parts := []string{fmt.Sprintf(`Bearer realm="%s"`, s.Realm)}
+	c := append(make([]byte, 0, 192), `Bearer realm="`...)
+	c = append(append(c, s.Realm...), '"')
+	parameter := func(name, value string) {
+		c = append(append(c, ", "...), name...)
+		c = append(append(append(c, `="`...), value...), '"')
+	}
 	if v.kind.challenge != "" {
-		parts = append(parts, fmt.Sprintf(`error="%s"`, v.kind.challenge))
-		if tell := rowOf(v.reason).tell; v.kind == isRefused {
-			parts = append(parts, fmt.Sprintf(`error_description="%s"`, tell))
-		}
+		parameter("error", v.kind.challenge)
+	}
+	if v.kind == isRefused {
+		parameter("error_description", rowOf(v.reason).tell)
 	}
 	if v.scope != "" {
-		parts = append(parts, fmt.Sprintf(`scope="%s"`, v.scope))
+		parameter("scope", v.scope)
 	}
-	return strings.Join(parts, ", ")
+	return string(c)
 }
 
-// problem is the body of RFC 9457. Without a type, title is the status's own.
-func (s *Service) problem(c *check, v verdict) string {
-	text, err := json.Marshal(struct {
-		Title      string `json:"title"`
-		Status     int    `json:"status"`
-		Detail     string `json:"detail"`
-		Reason     string `json:"reason"`
-		DecisionID string `json:"decision_id"`
-	}{http.StatusText(v.status), v.status, rowOf(v.reason).tell, string(v.reason), c.id})
-	if err != nil {
-		return `{"title":"Forbidden"}` // strings and a number always marshal
-	}
-	return string(text)
+// problemBody is the body of RFC 9457. Without a type, title is the status's own.
+func problemBody(c *check, v verdict) string {
+	p := append(make([]byte, 0, 256), `{"title":`...)
+	p = appendJSON(p, http.StatusText(v.status))
+	p = strconv.AppendInt(append(p, `,"status":`...), int64(v.status), 10)
+	p = appendJSON(append(p, `,"detail":`...), rowOf(v.reason).tell)
+	p = appendJSON(append(p, `,"reason":`...), string(v.reason))
+	p = appendJSON(append(p, `,"decision_id":`...), c.id)
+	return string(append(p, '}'))
+}
+
+// appendJSON appends a text of ours, which is UTF-8.
+func appendJSON(b []byte, s string) []byte {
+	b, _ = jsontext.AppendQuote(b, s)
+	return b
 }
 
 // metadata is what Envoy's access log, rate limits and other filters can read of the decision, in the namespace

@@ -197,9 +197,12 @@ func (i *item) Append(dst []byte) (line []byte) {
 const ruleTimeout = time.Second
 
 func (l *Log) write(dst []byte, i *item) []byte {
+	r := newRecord(i.decision)
+	if l.send == nil && (l.cfg.Rules == nil || !l.cfg.Rules.HasLogRules(r.Policy)) {
+		return r.append(dst)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), ruleTimeout)
 	defer cancel()
-	r := newRecord(i.decision)
 	if l.cfg.Rules != nil && l.cfg.Rules.HasLogRules(r.Policy) && !l.rules(ctx, r) {
 		return dst
 	}

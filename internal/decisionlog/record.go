@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -30,7 +31,7 @@ type Event struct {
 type record struct {
 	*Decision
 
-	values     []any // of fields
+	values     []any // of fields; nil as long as no rule or event wants them
 	included   []any
 	doc        map[string]any // of input and result; made when a rule or OPA's log wants it
 	erased     []string
@@ -40,14 +41,25 @@ type record struct {
 }
 
 func newRecord(d *Decision) *record {
-	r := &record{Decision: d, values: make([]any, len(fields)), included: make([]any, len(d.Included))}
-	for i, f := range fields {
-		r.values[i] = f.get(d)
+	r := &record{Decision: d}
+	if len(d.Included) > 0 {
+		r.included = make([]any, len(d.Included))
 	}
 	for i, f := range d.Included {
 		r.included[i] = f.Value
 	}
 	return r
+}
+
+// spread makes the values, for who wants to have them one by one.
+func (r *record) spread() {
+	if r.values != nil {
+		return
+	}
+	r.values = make([]any, len(fields))
+	for i, f := range fields {
+		r.values[i] = f.get(r.Decision).any()
+	}
 }
 
 // document returns the event that log rules see as their input.
@@ -70,6 +82,7 @@ func (r *record) place() {
 	if r.doc != nil {
 		return
 	}
+	r.spread()
 	r.doc = map[string]any{
 		"input":  map[string]any{},
 		"result": map[string]any{"allowed": r.Outcome == "allowed", "outcome": r.Outcome, "reason": r.Reason},
@@ -170,6 +183,7 @@ func (r *record) after(value any, path []string, twins [][]string) any {
 // withoutMaskable leaves only what no rule can mask.
 func (r *record) withoutMaskable() {
 	r.maskFailed = true
+	r.spread()
 	for i, f := range fields {
 		if f.path != nil {
 			r.values[i] = nil
@@ -217,9 +231,13 @@ func (r *record) missing() []string {
 // append writes the line.
 func (r *record) append(dst []byte) []byte {
 	dst = append(dst, '{')
-	for i, f := range fields {
-		if r.values[i] != nil {
-			dst = appendMember(dst, f.name, r.values[i])
+	for i := range fields {
+		if r.values != nil {
+			if r.values[i] != nil {
+				dst = appendMember(dst, fields[i].name, r.values[i])
+			}
+		} else if v := fields[i].get(r.Decision); v.kind != isAbsent {
+			dst = append(v.appendTo(appendName(dst, fields[i].name)), ',')
 		}
 	}
 	for _, m := range r.last() {
@@ -236,9 +254,17 @@ func appendMember(dst []byte, name string, value any) []byte {
 	return append(appendValue(dst, value), ',')
 }
 
+// appendName appends the name of a field of ours, in which nothing needs an escape.
+func appendName(dst []byte, name string) []byte {
+	return append(append(append(dst, '"'), name...), `":`...)
+}
+
 func appendText(dst []byte, s string) []byte {
 	// Its error is about bytes that are not UTF-8. They are replaced all the same.
-	dst, _ = jsontext.AppendQuote(dst, strings.ToValidUTF8(s, "\uFFFD"))
+	if !utf8.ValidString(s) {
+		s = strings.ToValidUTF8(s, "\uFFFD")
+	}
+	dst, _ = jsontext.AppendQuote(dst, s)
 	return dst
 }
 
@@ -251,20 +277,24 @@ func appendValue(dst []byte, value any) []byte {
 	case bool:
 		return strconv.AppendBool(dst, v)
 	case []string:
-		dst = append(dst, '[')
-		for i, s := range v {
-			if i > 0 {
-				dst = append(dst, ',')
-			}
-			dst = appendText(dst, s)
-		}
-		return append(dst, ']')
+		return appendTexts(dst, v)
 	}
 	b, err := json.Marshal(value)
 	if err != nil {
 		return append(dst, `"?"`...) // what a policy upserts is JSON, and so is a claim
 	}
 	return append(dst, b...)
+}
+
+func appendTexts(dst []byte, list []string) []byte {
+	dst = append(dst, '[')
+	for i, s := range list {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = appendText(dst, s)
+	}
+	return append(dst, ']')
 }
 
 // event returns the decision in OPA's form.
