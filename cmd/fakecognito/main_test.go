@@ -20,6 +20,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/cognito-extauthz/extauthz/internal/lab"
 )
 
 func TestMain(m *testing.M) {
@@ -209,9 +211,7 @@ func TestDoc(t *testing.T) {
 			t.Errorf("the page has a block of %q, want console, or text for the help", block.language)
 			continue
 		}
-		if _, err := exec.LookPath("curl"); err != nil {
-			t.Skip("there is no curl (package curl) to run the page's commands with")
-		}
+		lab.NeedCurl(t)
 		for command, want := range commands(block.text) {
 			sessions++
 			if args, ok := strings.CutPrefix(command, "fakecognito"); ok {

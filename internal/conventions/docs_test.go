@@ -207,7 +207,7 @@ func runExtauthz(t *testing.T, c command) {
 func runOPA(t *testing.T, c command) {
 	opa := filepath.Join(root(t), ".tools", "bin", "opa")
 	if _, err := os.Stat(opa); err != nil {
-		t.Skip("no OPA here; make test builds it")
+		lab.Skip(t, "no OPA here; make test builds it")
 	}
 	dir := t.TempDir()
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
@@ -244,9 +244,7 @@ func program(t *testing.T) string {
 
 // runInDemo runs a command while the demo is up, on the demo's own ports.
 func runInDemo(t *testing.T, c command) {
-	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("no curl here; the command is for people who have it")
-	}
+	lab.NeedCurl(t)
 	lab.NeedEnvoy(t)
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

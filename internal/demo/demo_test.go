@@ -90,9 +90,7 @@ func TestDemoShowsWhatItSays(t *testing.T) {
 
 // Each command that is printed works when it is pasted into a shell.
 func TestDemoSuggestsWhatWorks(t *testing.T) {
-	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("no curl here; the demo's commands are for people who have it")
-	}
+	lab.NeedCurl(t)
 	d := startDemo(t)
 	if err := d.writeAuthorization(); err != nil {
 		t.Fatal(err)

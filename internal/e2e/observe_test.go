@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cognito-extauthz/extauthz/internal/cognitotest"
+	"github.com/cognito-extauthz/extauthz/internal/lab"
 )
 
 // fetch gets a page of one of extauthz's HTTP listeners.
@@ -311,7 +312,7 @@ func TestNothingIsSentUnasked(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:4317", "127.0.0.1:4318"} {
 		l, err := net.Listen("tcp", address)
 		if err != nil {
-			t.Skip("somebody else listens there:", err)
+			lab.Skip(t, "somebody else listens there: ", err)
 		}
 		accepting.Go(func() {
 			for {

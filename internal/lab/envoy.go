@@ -55,6 +55,24 @@ func FindEnvoy(ctx context.Context) (string, error) {
 	return "", fmt.Errorf("lab: found no Envoy to run; `make tools` brings one: %w", errors.Join(complaints...))
 }
 
+// Skip skips a test for what this machine does not have, or fails it where the environment variable EXTAUTHZ_NO_SKIPS is
+// "1", as CI sets it.
+func Skip(tb testing.TB, why ...any) {
+	tb.Helper()
+	if os.Getenv("EXTAUTHZ_NO_SKIPS") == "1" {
+		tb.Fatal(why...)
+	}
+	tb.Skip(why...)
+}
+
+// NeedCurl skips a test of commands that are for people who have curl.
+func NeedCurl(tb testing.TB) {
+	tb.Helper()
+	if _, err := exec.LookPath("curl"); err != nil {
+		Skip(tb, "there is no curl (package curl) to run the commands with")
+	}
+}
+
 // NeedEnvoy returns what FindEnvoy finds. Without an Envoy the test is skipped, or fails where the environment variable
 // EXTAUTHZ_REQUIRE_ENVOY is "1", as `make test` sets it.
 func NeedEnvoy(tb testing.TB) string {
@@ -66,7 +84,7 @@ func NeedEnvoy(tb testing.TB) string {
 	if os.Getenv("EXTAUTHZ_REQUIRE_ENVOY") == "1" {
 		tb.Fatal(err)
 	}
-	tb.Skip(err)
+	Skip(tb, err)
 	return ""
 }
 
