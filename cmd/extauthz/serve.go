@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -44,9 +43,9 @@ EXTAUTHZ__LISTEN__GRPC=0.0.0.0:9191.`,
 			if err != nil {
 				return err
 			}
-			tuneCollector()
 			out := asynclog.New(cmd.ErrOrStderr(), decisionlog.Limits)
 			log := slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: cfg.Log.SlogLevel()}))
+			tuneMemory(log)
 			err = serve(cmd.Context(), path, cfg, log, output{stdout: cmd.OutOrStdout(), stderr: out})
 			closing, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), time.Second)
 			defer cancel()
@@ -55,16 +54,6 @@ EXTAUTHZ__LISTEN__GRPC=0.0.0.0:9191.`,
 	}
 	cmd.Flags().StringVar(&path, "config", defaultConfig, "configuration file")
 	return cmd
-}
-
-// tuneCollector lets the heap grow to five times what is alive before garbage is collected, where Go's default is twice. What
-// is alive here are some 20 MiB and the caches, so memory is cheaper than the CPU that it saves. GOGC and GOMEMLIMIT stay
-// the operator's: the latter bounds this.
-func tuneCollector() {
-	const percent = 400
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(percent)
-	}
 }
 
 // serve is the parts list of the program. It runs until ctx ends and everything is drained.
@@ -116,6 +105,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logge
 	var running sync.WaitGroup
 	running.Go(func() { p.pools.run(background) })
 	running.Go(func() { _ = p.engine.Run(background) }) // ends with background, without an error
+	running.Go(func() { followHeap(background) })
 	ctx, giveUp := context.WithCancel(ctx)
 	defer giveUp()
 	var sourceErr error
