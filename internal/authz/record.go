@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/cognito-extauthz/extauthz/internal/decisionlog"
+	"github.com/cognito-extauthz/extauthz/internal/route"
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
 )
 
@@ -28,14 +29,12 @@ type recorder struct {
 	skew     metric.Float64Histogram
 	replay   *decisionlog.Replay
 	tracing  bool
-	measured atomic.Pointer[map[labels]*measured] // replaced by a larger one, never changed
-	adding   sync.Mutex
+	routes   sync.Map // *route.Rule to *ofRoute
 }
 
 func newRecorder(cfg Config) (*recorder, error) {
 	_, off := cfg.Tracer.(noop.Tracer)
 	r := &recorder{Config: cfg, replay: cfg.Log.replay(), tracing: !off}
-	r.measured.Store(&map[labels]*measured{})
 	// What is counted is read when somebody asks for it: adding to a counter of OpenTelemetry's takes longer than finding the
 	// policy's decision.
 	_, err := cfg.Meter.Int64ObservableCounter("extauthz.checks",
@@ -96,7 +95,7 @@ func (r *recorder) record(c *check, v verdict) {
 	if c.span != nil {
 		defer c.span.End()
 	}
-	m := r.measure(labels{v.outcome, v.reason, c.knownRoute(), c.pool()})
+	m := r.measure(c.knownRoute(), labels{v.outcome, v.reason, c.pool()})
 	m.checks.Add(1)
 	r.duration.Record(c.ctx, took.Seconds(), m.outcome...)
 	if v.ahead > 0 {
@@ -106,11 +105,18 @@ func (r *recorder) record(c *check, v verdict) {
 	r.log(c, v, took)
 }
 
-// labels are the values of a check's metric labels. All are of closed sets.
+// labels are the values of a check's metric labels, but for the route. All are of closed sets.
 type labels struct {
-	outcome     Outcome
-	reason      Reason
-	route, pool string
+	outcome Outcome
+	reason  Reason
+	pool    string
+}
+
+// ofRoute is what is counted of one route. Its map is replaced by a larger one, and never changed: a route has few.
+type ofRoute struct {
+	name     string
+	measured atomic.Pointer[map[labels]*measured]
+	adding   sync.Mutex
 }
 
 // measured is the number of checks with the same labels, and the options that say those to OpenTelemetry, which take longer
@@ -121,32 +127,51 @@ type measured struct {
 	outcome []metric.RecordOption
 }
 
-func (r *recorder) measure(l labels) *measured {
-	if m, ok := (*r.measured.Load())[l]; ok {
+// measure returns what counts the checks with these labels. A nil rule is no route.
+func (r *recorder) measure(rule *route.Rule, l labels) *measured {
+	known, ok := r.routes.Load(rule)
+	if !ok {
+		of := new(ofRoute)
+		if rule != nil {
+			of.name = rule.Name
+		}
+		of.measured.Store(&map[labels]*measured{})
+		known, _ = r.routes.LoadOrStore(rule, of)
+	}
+	of, _ := known.(*ofRoute)
+	if m, ok := (*of.measured.Load())[l]; ok {
 		return m
 	}
-	r.adding.Lock()
-	defer r.adding.Unlock()
-	if m, ok := (*r.measured.Load())[l]; ok {
+	return of.add(l)
+}
+
+func (of *ofRoute) add(l labels) *measured {
+	of.adding.Lock()
+	defer of.adding.Unlock()
+	if m, ok := (*of.measured.Load())[l]; ok {
 		return m
 	}
 	outcome := attribute.String("outcome", string(l.outcome))
 	m := &measured{
 		all: metric.WithAttributeSet(attribute.NewSet(outcome,
-			attribute.String("reason", string(l.reason)), attribute.String("route", l.route), attribute.String("pool", l.pool))),
+			attribute.String("reason", string(l.reason)), attribute.String("route", of.name), attribute.String("pool", l.pool))),
 		outcome: []metric.RecordOption{metric.WithAttributeSet(attribute.NewSet(outcome))},
 	}
-	more := maps.Clone(*r.measured.Load())
+	more := maps.Clone(*of.measured.Load())
 	more[l] = m
-	r.measured.Store(&more)
+	of.measured.Store(&more)
 	return m
 }
 
 // observe tells OpenTelemetry how many checks there were.
 func (r *recorder) observe(_ context.Context, o metric.Int64Observer) error {
-	for _, m := range *r.measured.Load() {
-		o.Observe(m.checks.Load(), m.all)
-	}
+	r.routes.Range(func(_, known any) bool {
+		of, _ := known.(*ofRoute)
+		for _, m := range *of.measured.Load() {
+			o.Observe(m.checks.Load(), m.all)
+		}
+		return true
+	})
 	return nil
 }
 
@@ -166,13 +191,14 @@ func (r *recorder) trace(c *check, v verdict) {
 	}
 }
 
-// knownRoute is a label: only a caller whom we know, or anybody on a public route, picks one. With as many series as
-// routes and reasons, a caller without a token could fill what a metrics store, or OpenTelemetry's limit, can take.
-func (c *check) knownRoute() string {
-	if c.claims == nil && !c.public() {
-		return ""
+// knownRoute is the rule whose name is a label: only a caller whom we know, or anybody on a public route, picks one. With as
+// many series as routes and reasons, a caller without a token could fill what a metrics store, or OpenTelemetry's limit, can
+// take.
+func (c *check) knownRoute() *route.Rule {
+	if c.match == nil || c.claims == nil && !c.public() {
+		return nil
 	}
-	return c.routeName()
+	return c.match.Rule
 }
 
 // pool is a label: only a verified token names one.
