@@ -61,11 +61,8 @@ type reader struct {
 
 var readers = sync.Pool{New: func() any { return new(reader) }}
 
-// release lets go of the text. What a large one has made the decoder keep goes with it.
+// release lets go of the text.
 func (r *reader) release() {
-	if large := r.text.Size() > MaxTokenBytes; large {
-		return
-	}
 	r.text.Reset(nil)
 	r.Reset(&r.text)
 	readers.Put(r)
