@@ -301,12 +301,16 @@ func (g *gateway) logged(t *testing.T, a answer) map[string]any {
 // decision returns the line of extauthz's log with the decision id.
 func (x *service) decision(t *testing.T, id string) map[string]any {
 	t.Helper()
-	for line := range strings.Lines(x.Stderr()) { // written before the answer goes out
-		var entry map[string]any
-		if json.Unmarshal([]byte(line), &entry) == nil && entry["decision_id"] == id && entry["msg"] == "check" {
-			return entry
+	var found map[string]any
+	eventually(t, func() error { // a line is written shortly after the answer
+		for line := range strings.Lines(x.Stderr()) {
+			var entry map[string]any
+			if json.Unmarshal([]byte(line), &entry) == nil && entry["decision_id"] == id && entry["msg"] == "check" {
+				found = entry
+				return nil
+			}
 		}
-	}
-	t.Fatalf("found no line with decision id %s in extauthz's log", id)
-	return nil
+		return fmt.Errorf("found no line with decision id %s in extauthz's log", id)
+	})
+	return found
 }

@@ -195,9 +195,12 @@ func TestPolicyFromBundles(t *testing.T) {
 
 	serve(signedBundle(t, "v1", from(1), bundleKey))
 	g.decides(t, 1, 2)
-	if s := x.sources(t); s.Bundles[0].Revision != "v1" || s.Bundles[0].Error != "" {
-		t.Errorf("found %+v, want the rollback", s)
-	}
+	eventually(t, func() error { // the policy decides before the fetch is over and says so
+		if s := x.sources(t); s.Bundles[0].Revision != "v1" || s.Bundles[0].Error != "" {
+			return fmt.Errorf("found %+v, want the rollback", s)
+		}
+		return nil
+	})
 
 	server.Close()
 	if err := x.end(); err != nil {
