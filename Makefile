@@ -16,6 +16,10 @@ FUZZTIME ?= 20s
 DEMO_ARGS ?=
 BENCH_ROUNDS ?= 5
 BENCH_TIME ?= 1500ms
+BENCH_COUNT ?= 6
+BENCH_GO ?= Step|CheckMessage|Observed|Match|ParsePath|CanonicalHost|Cached|Remembered|Line
+BENCH_GO_PACKAGES := ./internal/authz ./internal/route ./internal/decisionlog ./pkg/validator ./pkg/policy
+BENCHSTAT := golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 # Of the statements in policies/*.rego, in percent, that `opa test` must run.
 POLICY_COVERAGE ?= 100
 
@@ -24,7 +28,7 @@ export EXTAUTHZ_ENVOY = $(abspath $(ENVOY))
 
 .PHONY: help
 help: ## Show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: need-go ## Build the programs into bin/
@@ -84,13 +88,21 @@ demo: build $(ENVOY) ## Show it at work: stand-in for Cognito, extauthz, Envoy, 
 	@go build -o .demo/demo ./internal/demo
 	@exec .demo/demo $(DEMO_ARGS)
 
-.PHONY: bench bench-scale bench-docs bench-programs
-bench: bench-programs $(ENVOY) ## Measure extauthz beside baselines (8 minutes; BENCH_ROUNDS=1 BENCH_TIME=300ms: one)
+.PHONY: bench bench-scale bench-simulate bench-docs bench-go bench-programs
+bench: bench-programs $(ENVOY) ## Measure extauthz beside baselines (10 minutes; BENCH_ROUNDS=1 BENCH_TIME=300ms: two)
 	.bench/bench run -rounds $(BENCH_ROUNDS) -time $(BENCH_TIME)
-bench-scale: bench-programs ## Measure how the cost grows with routes, clients, pools and tokens (8 minutes)
+	.bench/bench profile -scenarios warm -time 10s
+bench-scale: bench-programs ## Measure how the cost grows with routes, clients, pools and tokens (12 minutes)
 	.bench/bench scale -rounds $(BENCH_ROUNDS) -time $(BENCH_TIME)
-bench-docs: bench-programs ## Put what was measured into docs/performance.md
+bench-simulate: bench-programs ## Simulate the token caches of fleets (two minutes)
+	.bench/bench simulate
+bench-docs: bench-programs ## Put what was measured into docs/performance.md and docs/scaling.md
 	.bench/bench docs
+bench-go: need-go ## Measure each step of a check by itself, BENCH_COUNT (6) times, for benchstat
+	@mkdir -p .bench
+	go test -run '^$$' -bench '$(BENCH_GO)' -benchmem -count $(BENCH_COUNT) -timeout 60m $(BENCH_GO_PACKAGES) | tee .bench/go.txt
+	@echo 'This is .bench/go.txt. Keep one of before, and compare:'
+	@echo '  go run $(BENCHSTAT) before.txt .bench/go.txt'
 bench-programs: build
 	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o .bench/ ./internal/bench/...
 

@@ -120,7 +120,7 @@ func (r *runner) envoy(ctx context.Context, v envoyVariant, warm scenario) (cell
 	port := 0
 	if v.server != "" {
 		var err error
-		if behind, err = r.programs.start(ctx, v.server, nil); err != nil {
+		if behind, err = r.programs.start(ctx, v.server, setup{}); err != nil {
 			return result, err
 		}
 		defer behind.stop()

@@ -1,10 +1,11 @@
 // Bench measures extauthz beside baselines, all on one machine in one run: `make bench` and `make bench-scale`. docs/performance.md
-// says what is measured and how.
+// says what is measured and how; docs/scaling.md, what follows for a fleet.
 //
 //	bench run        measures, prints a table, and writes bench.json
-//	bench scale      measures how the cost grows with routes, clients, pools and tokens, and writes scale.json
-//	bench docs       puts both into docs/performance.md and its pictures
-//	bench profile    profiles extauthz under one scenario
+//	bench scale      measures how the cost grows with routes, clients, pools and tokens, in process up to a million, and writes scale.json
+//	bench simulate   simulates the token caches of fleets, and writes simulate.json
+//	bench docs       puts all of it into docs/performance.md, docs/scaling.md and their pictures
+//	bench profile    profiles extauthz under one scenario; under warm, writes profile.json
 //	bench capture    asks a real Envoy again for the requests in testdata
 package main
 
@@ -44,7 +45,7 @@ type options struct {
 
 func command(ctx context.Context, args []string) error {
 	if len(args) == 0 {
-		return errors.New("found no command, want run, scale, docs, profile or capture")
+		return errors.New("found no command, want run, scale, simulate, docs, profile or capture")
 	}
 	var o options
 	flags := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
@@ -62,6 +63,8 @@ func command(ctx context.Context, args []string) error {
 		return run(ctx, o)
 	case "scale":
 		return scale(ctx, o)
+	case "simulate":
+		return simulate(ctx, o)
 	case "docs":
 		return writeDocs(o.dir)
 	case "profile":
@@ -77,7 +80,7 @@ func command(ctx context.Context, args []string) error {
 		}
 		return writeCaptured(filepath.Join(root, "internal", "bench", "testdata"), all)
 	}
-	return fmt.Errorf("found command %q, want run, scale, docs, profile or capture", args[0])
+	return fmt.Errorf("found command %q, want run, scale, simulate, docs, profile or capture", args[0])
 }
 
 // newRunner prepares the folder, which git is told to leave alone.
@@ -108,9 +111,12 @@ func newRunner(o options) (*runner, error) {
 	}, nil
 }
 
-// The rates of the open loop, checks a second. Stock OPA gets one that two processors can bear.
+// openRates are those of the open loop, checks a second: from a sidecar's to a busy replica's.
+var openRates = []int{100, 1000, 3000, 10_000}
+
+// rates are those that each server gets. Stock OPA gets one that two processors can bear.
 func rates() map[string][]int {
-	return map[string][]int{extauthz: {1000, 3000}, noop: {1000, 3000}, stockOPA: {1000}}
+	return map[string][]int{extauthz: openRates, noop: openRates, stockOPA: {1000}}
 }
 
 func run(ctx context.Context, o options) error {
@@ -124,6 +130,10 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	warm := all[0]
+	withoutTrace, err := untraced(r.programs.mint)
+	if err != nil {
+		return err
+	}
 	if o.scenarios != "" {
 		all = only(all, strings.Split(o.scenarios, ","))
 	}
@@ -131,7 +141,7 @@ func run(ctx context.Context, o options) error {
 		groups := r.checks(all, everybody)
 		if o.scenarios == "" {
 			groups = append(groups, r.latencies(warm, everybody, rates())...)
-			groups = append(groups, r.throughEnvoy(warm))
+			groups = append(groups, r.throughEnvoy(warm), r.observing(warm, withoutTrace), r.limits(warm))
 		}
 		if err := r.round(ctx, round+1, groups); err != nil {
 			return err

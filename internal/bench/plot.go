@@ -3,19 +3,9 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"math"
 	"strconv"
 )
-
-// text makes a function that returns what another writes.
-func text(write func(*results, io.Writer)) func(*results) []byte {
-	return func(r *results) []byte {
-		var b bytes.Buffer
-		write(r, &b)
-		return b.Bytes()
-	}
-}
 
 // colours are told apart by those who do not see red and green, too.
 var colours = []string{"#9aa5b1", "#1f6fb4", "#d9822b", "#6b4c9a"}
@@ -127,4 +117,47 @@ func (p *picture) curve(r *results, name string, sizes []int, colour string, x f
 		fmt.Fprintf(p, `<circle cx="%.1f" cy="%.1f" r="3.5" fill="%s"/>`+"\n", toX, toY, colour)
 		fromX, fromY = toX, toY
 	}
+}
+
+// plotCache draws what finding a token costs, and what it takes, over how many there are.
+func plotCache(r *results) []byte {
+	const left, top, width, height = 60.0, 70.0, 560.0, 200.0
+	p := newPicture(int(left+width+60), int(top+height+50), "The cache of verified tokens: CPU of finding one, in microseconds, and KiB of heap each")
+	const most = 6.0
+	x := func(n int) float64 { return left + width*(math.Log10(float64(n))-1)/5 }
+	y := func(v float64) float64 { return top + height*(1-min(v, most)/most) }
+	for _, n := range cacheSizes {
+		p.line(x(n), top, x(n), top+height, "#ddd", 1)
+		p.label(x(n), top+height+18, "middle", thousands(float64(n)))
+	}
+	for tick := 0.0; tick <= most; tick += 2 {
+		p.line(left, y(tick), left+width, y(tick), "#ddd", 1)
+		p.label(left-8, y(tick)+4, "end", fmt.Sprintf("%.0f", tick))
+	}
+	lines := []struct {
+		name  string
+		value func(cells []cell) float64
+	}{
+		{"heap, KiB", func(cells []cell) float64 { return cells[0].perToken(cells[0].Heap) / 1024 }},
+		{"find, µs", func(cells []cell) float64 { return median(each(cells, cpuOf)) }},
+	}
+	var names []string
+	for i, line := range lines {
+		names = append(names, line.name)
+		var fromX, fromY float64
+		for _, n := range cacheSizes {
+			cells := r.of(curveCache, extauthz, strconv.Itoa(n))
+			if len(cells) == 0 {
+				continue
+			}
+			toX, toY := x(n), y(line.value(cells))
+			if fromX > 0 {
+				p.line(fromX, fromY, toX, toY, colours[i], 2)
+			}
+			fmt.Fprintf(p, `<circle cx="%.1f" cy="%.1f" r="3.5" fill="%s"/>`+"\n", toX, toY, colours[i])
+			fromX, fromY = toX, toY
+		}
+	}
+	p.legend(left, 46, names)
+	return p.end()
 }

@@ -27,7 +27,7 @@ func profile(ctx context.Context, o options) error {
 		return errors.New("found no scenario or several, want one, such as -scenarios warm")
 	}
 	s := all[0]
-	srv, err := r.programs.start(ctx, extauthz, nil)
+	srv, err := r.programs.start(ctx, extauthz, setup{})
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,16 @@ func profile(ctx context.Context, o options) error {
 		return err
 	}
 	fmt.Printf("%d checks in %s; see go tool pprof -top %s\n", answered, took.Round(1e6), file)
-	return nil
+	found, err := sharesOf(ctx, file)
+	if err != nil {
+		return err
+	}
+	found.Commit, found.Load, found.Checks, found.Seconds = thisMachine(ctx).Commit, s.Name, answered, took.Seconds()
+	found.print(os.Stdout)
+	if s.Name != "warm" {
+		return nil
+	}
+	return found.write(filepath.Join(o.dir, "profile.json"))
 }
 
 func fetchProfile(ctx context.Context, url, file string) error {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"regexp"
@@ -62,9 +63,13 @@ func (r *results) write(file string) error {
 	if err != nil {
 		return err
 	}
-	// A cell in each line: 200 lines can be read, 3,000 cannot.
+	return os.WriteFile(file, cellsInLines(text), 0o600)
+}
+
+// cellsInLines puts each cell into a line of indented JSON: 200 lines can be read, 3,000 cannot.
+func cellsInLines(text []byte) []byte {
 	text = regexp.MustCompile(`\n {3,}`).ReplaceAll(text, []byte(" "))
-	return os.WriteFile(file, append(bytes.ReplaceAll(text, []byte("\n  }"), []byte("}")), '\n'), 0o600)
+	return append(bytes.ReplaceAll(text, []byte("\n  }"), []byte("}")), '\n')
 }
 
 func readResults(file string) (*results, error) {
@@ -153,6 +158,7 @@ func (r *results) print(w io.Writer) {
 	r.printChecks(w)
 	r.printLatency(w)
 	r.printEnvoy(w)
+	r.printObserved(w)
 }
 
 func (r *results) printMachine(w io.Writer) {
@@ -210,16 +216,19 @@ func (r *results) throughput(server, scenario string) string {
 	return fmt.Sprintf("%s, %.0f MiB", thousands(rate), memory)
 }
 
+// thousands writes a whole number with commas.
 func thousands(n float64) string {
-	if n < 1000 {
-		return fmt.Sprintf("%.0f", n)
+	text := fmt.Sprintf("%.0f", math.Floor(n))
+	for i := len(text) - 3; i > 0; i -= 3 {
+		text = text[:i] + "," + text[i:]
 	}
-	return fmt.Sprintf("%d,%03d", int(n)/1000, int(n)%1000)
+	return text
 }
 
 func (r *results) printLatency(w io.Writer) {
 	t := table{{"rate", "server", "p50", "p99", "p99.9", "CPU a check"}}
-	for _, rate := range []string{"1000/s", "3000/s"} {
+	for _, n := range openRates {
+		rate := fmt.Sprintf("%d/s", n)
 		for _, server := range []string{noop, extauthz, stockOPA} {
 			if cells := r.of(groupLatency, server, rate); len(cells) > 0 {
 				t = append(t, append([]string{rate, server}, latencyRow(cells)...))
@@ -274,6 +283,33 @@ func (r *results) printEnvoy(w io.Writer) {
 	fmt.Fprintf(w, "\nThrough Envoy: one worker, %d connections of HTTP/1.1, 10 tokens, Envoy itself answers as the upstream. Microseconds of CPU a request, smallest / median.\n\n", httpConns)
 	t.print(w)
 }
+
+// printObserved writes what telling of checks costs.
+func (r *results) printObserved(w io.Writer) {
+	base := r.of(groupObserve, extauthz, shipped)
+	if len(base) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\nWarm checks that are told of in different ways: microseconds of CPU a check, smallest / median, the median ratio to the first row of the same round, what is logged or sent of a check, and lines that were lost.\n\n")
+	t := table{{"", "CPU a check", "ratio", "bytes a check", "lost"}}
+	for _, o := range observations() {
+		cells := r.of(groupObserve, extauthz, o.name)
+		if len(cells) == 0 {
+			continue
+		}
+		values := each(cells, cpuOf)
+		t = append(t, []string{
+			o.name, fmt.Sprintf("%.0f / %.0f", slices.Min(values), median(values)), fmt.Sprintf("%.2f", medianRatio(cells, base)),
+			fmt.Sprintf("%.0f", median(each(cells, toldBytes))), percent(median(each(cells, lostLines))),
+		})
+	}
+	t.print(w)
+}
+
+func toldBytes(c cell) float64 { return float64(c.Logged+c.Sent) / float64(c.Answered) }
+
+// lostLines is the share of the checks whose line was lost. Those before the window are none that count.
+func lostLines(c cell) float64 { return min(1, float64(c.Lost)/float64(c.Answered)) }
 
 func together(c cell) float64 { return c.CPU + c.EnvoyCPU }
 

@@ -71,6 +71,9 @@ func newTemplates() (*templates, error) {
 		}
 		t.requests[name] = req
 	}
+	untraced := proto.Clone(t.requests[readOrder]).(*authv3.CheckRequest)
+	delete(untraced.GetAttributes().GetRequest().GetHttp().GetHeaders(), "traceparent")
+	t.requests[readUntraced] = untraced
 	return t, nil
 }
 
@@ -78,6 +81,8 @@ func newTemplates() (*templates, error) {
 const (
 	readOrder   = "read-order"   // GET /orders/42, which needs orders/read
 	createOrder = "create-order" // POST /orders, which needs orders/write
+
+	readUntraced = "read-order, untraced" // readOrder without the trace of a caller; no file
 )
 
 // message returns the captured request with this token; empty: without an Authorization header.

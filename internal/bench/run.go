@@ -27,6 +27,20 @@ type cell struct {
 	P99      float64 `json:"p99_us,omitempty"`
 	P999     float64 `json:"p999_us,omitempty"`
 	Slow     bool    `json:"slow,omitempty"` // did not keep up with the rate
+
+	// Of the cache of verified tokens: how many it holds, what the heap grew by, and what it believes that they take.
+	Tokens   int64 `json:"tokens,omitempty"`
+	Heap     int64 `json:"heap_bytes,omitempty"`
+	Estimate int64 `json:"estimate_bytes,omitempty"`
+
+	// What extauthz says of itself after the window: decisions that are remembered, series of metrics, bytes of log of the window
+	// and lines that were lost, bytes that were sent to a collector.
+	Decisions     int64 `json:"decisions,omitempty"`
+	DecisionBytes int64 `json:"decision_bytes,omitempty"`
+	Series        int   `json:"series,omitempty"`
+	Logged        int64 `json:"logged_bytes,omitempty"`
+	Lost          int64 `json:"lost_lines,omitempty"`
+	Sent          int64 `json:"sent_bytes,omitempty"`
 }
 
 func (c cell) note() string {
@@ -92,7 +106,7 @@ func (r *runner) checks(all []scenario, servers []string) [][]job {
 		for _, name := range s.Servers {
 			if slices.Contains(servers, name) {
 				jobs = append(jobs, job{name + ", " + s.Name, func(ctx context.Context) (cell, error) {
-					return r.measure(ctx, name, s, nil)
+					return r.measure(ctx, name, s, setup{})
 				}})
 			}
 		}
@@ -109,8 +123,8 @@ const warmUp = 300 * time.Millisecond
 func (r *runner) settle() time.Duration { return min(warmUp, r.window) }
 
 // measure starts a server, sends what comes before, and counts the CPU of what comes then.
-func (r *runner) measure(ctx context.Context, name string, s scenario, edit func(string) string) (cell, error) {
-	server, err := r.programs.start(ctx, name, edit)
+func (r *runner) measure(ctx context.Context, name string, s scenario, set setup) (cell, error) {
+	server, err := r.programs.start(ctx, name, set)
 	if err != nil {
 		return cell{}, err
 	}
@@ -122,6 +136,7 @@ func (r *runner) measure(ctx context.Context, name string, s scenario, edit func
 	defer c.close()
 
 	f := &feed{messages: forServer(name, s.messages), again: s.again}
+	logged := server.logged()
 	before, err := cpu(server.pid)
 	if err != nil {
 		return cell{}, err
@@ -138,10 +153,14 @@ func (r *runner) measure(ctx context.Context, name string, s scenario, edit func
 		return cell{}, errors.New("nothing was answered, want at least one answer")
 	}
 	memory, err := rss(server.pid)
-	return cell{
+	if err != nil {
+		return cell{}, err
+	}
+	found := cell{
 		Group: groupChecks, Server: name, Scenario: s.Name, Answered: answered, Seconds: took.Seconds(),
-		CPU: micros(after-before) / float64(answered), RSS: memory,
-	}, err
+		CPU: micros(after-before) / float64(answered), RSS: memory, Logged: server.logged() - logged,
+	}
+	return found, server.told(ctx, &found)
 }
 
 // prepared returns a client of a server that has had what comes before the window.
@@ -203,7 +222,7 @@ func (r *runner) latencies(warm scenario, servers []string, rates map[string][]i
 }
 
 func (r *runner) latency(ctx context.Context, name string, s scenario, rate int) (cell, error) {
-	server, err := r.programs.start(ctx, name, nil)
+	server, err := r.programs.start(ctx, name, setup{})
 	if err != nil {
 		return cell{}, err
 	}

@@ -47,14 +47,21 @@ func scale(ctx context.Context, o options) error {
 		return err
 	}
 	defer r.programs.mint.close()
-	points, err := scalePoints(r.programs.mint, o.live != liveTokens)
+	few := o.live != liveTokens
+	// First, as what this process holds later would count for the cache's.
+	alone, err := cacheCells(ctx, r.programs.mint, r.log, o.rounds, o.window, upTo(cacheSizes, few), upTo(boundSizes, few))
+	if err != nil {
+		return err
+	}
+	r.cells = alone
+	points, err := scalePoints(r.programs.mint, few)
 	if err != nil {
 		return err
 	}
 	byCurve := make(map[string][]job)
 	for _, p := range points {
 		byCurve[p.curve] = append(byCurve[p.curve], job{fmt.Sprintf("%d %s", p.n, p.curve), func(ctx context.Context) (cell, error) {
-			c, err := r.measure(ctx, extauthz, p.load, p.edit)
+			c, err := r.measure(ctx, extauthz, p.load, setup{edit: p.edit})
 			c.Group, c.Scenario = p.curve, strconv.Itoa(p.n)
 			return c, err
 		}})
@@ -73,7 +80,16 @@ func scale(ctx context.Context, o options) error {
 		return err
 	}
 	results.printScale(os.Stdout)
+	results.printCache(os.Stdout)
 	return nil
+}
+
+// upTo leaves out the sizes that take minutes.
+func upTo(sizes []int, few bool) []int {
+	if !few {
+		return sizes
+	}
+	return slices.DeleteFunc(slices.Clone(sizes), func(n int) bool { return n > 10_000 })
 }
 
 // scalePoints makes the points of all curves; few leaves out the largest, which take minutes to sign for.

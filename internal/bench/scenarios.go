@@ -91,6 +91,23 @@ func scenarios(m *mint, window time.Duration, live int) ([]scenario, error) {
 	return all, nil
 }
 
+// untraced returns the warm load with requests that have no trace of their own.
+func untraced(m *mint) (scenario, error) {
+	t, err := newTemplates()
+	if err != nil {
+		return scenario{}, err
+	}
+	tokens, err := m.good(10)
+	if err != nil {
+		return scenario{}, err
+	}
+	ten := make([]message, len(tokens))
+	for i, token := range tokens {
+		ten[i] = t.message(readUntraced, token, http.StatusOK)
+	}
+	return warmLoad(ten), nil
+}
+
 // refusals are tokens that are refused without a look at their signature, each in its own way.
 func refusals(m *mint, t *templates) []message {
 	ways := []struct {

@@ -29,7 +29,9 @@ const startTimeout = 30 * time.Second
 type server struct {
 	address string // of gRPC
 	port    int
-	admin   string // of extauthz
+	admin   string // of extauthz, and so the next two
+	metrics string
+	dir     string
 	pid     int
 	stop    func()
 }
@@ -42,7 +44,13 @@ type programs struct {
 	started int
 }
 
-func (p *programs) start(ctx context.Context, name string, edit func(config string) string) (*server, error) {
+// A setup is what differs in how extauthz is run.
+type setup struct {
+	edit func(config string) string // nil: as it is
+	env  []string                   // "NAME=value"
+}
+
+func (p *programs) start(ctx context.Context, name string, set setup) (*server, error) {
 	p.started++
 	dir := filepath.Join(p.dir, fmt.Sprintf("server-%d", p.started))
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -54,7 +62,7 @@ func (p *programs) start(ctx context.Context, name string, edit func(config stri
 	var err error
 	switch name {
 	case extauthz:
-		s, err = p.startExtauthz(ctx, dir, edit)
+		s, err = p.startExtauthz(ctx, dir, set)
 	case stockOPA:
 		s, err = p.startStockOPA(ctx, dir)
 	default:
@@ -73,26 +81,28 @@ func (p *programs) start(ctx context.Context, name string, edit func(config stri
 }
 
 // startExtauthz runs the program as it is shipped, with nothing but what must be said in its configuration, and a long policy.timeout.
-func (p *programs) startExtauthz(ctx context.Context, dir string, edit func(string) string) (*server, error) {
+func (p *programs) startExtauthz(ctx context.Context, dir string, set setup) (*server, error) {
 	ports, err := lab.FreePorts(3)
 	if err != nil {
 		return nil, err
 	}
 	config := p.config(ports)
-	if edit != nil {
-		config = edit(config)
+	if set.edit != nil {
+		config = set.edit(config)
 	}
 	file := filepath.Join(dir, "extauthz.yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
 	x, err := lab.StartExtauthz(ctx, lab.ExtauthzConfig{
-		Binary: p.folders[extauthz], ConfigFile: file, Metrics: lab.Loopback(ports[1]), Dir: dir,
+		Binary: p.folders[extauthz], ConfigFile: file, Metrics: lab.Loopback(ports[1]), Env: set.env, Dir: dir,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &server{address: lab.Loopback(ports[0]), port: ports[0], admin: lab.Loopback(ports[2]), pid: x.PID(), stop: x.Kill}, nil
+	return &server{
+		address: lab.Loopback(ports[0]), port: ports[0], admin: lab.Loopback(ports[2]), metrics: x.Metrics, dir: dir, pid: x.PID(), stop: x.Kill,
+	}, nil
 }
 
 // The places of a configuration where the scale curves put more.
