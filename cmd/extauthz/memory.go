@@ -24,38 +24,33 @@ const (
 // settleEvery is how often the collector's setting follows what is alive.
 const settleEvery = 10 * time.Second
 
-// tuneMemory bounds the heap by the memory that the container may use, and sets how hard the collector works below that.
-// GOMEMLIMIT and GOGC stay the operator's.
-func tuneMemory(log *slog.Logger) {
+// limitMemory bounds the heap by the memory that the container may use, unless GOMEMLIMIT does.
+func limitMemory(log *slog.Logger) {
 	limit, err := memlimit.Set()
 	if err != nil && !errors.Is(err, memlimit.ErrNoCgroup) && !errors.Is(err, memlimit.ErrCgroupsNotSupported) {
 		log.Warn("GOMEMLIMIT is not set from the container's memory limit", "error", err)
 	}
 	log.Debug("memory", "gomemlimit", limit)
-	if tunesCollector() {
-		debug.SetGCPercent(mostPercent)
-	}
 }
 
-func tunesCollector() bool { return os.Getenv("GOGC") == "" }
-
-// followHeap keeps the collector's setting at what suits the heap, until ctx ends.
+// followHeap keeps the collector's setting at what suits the heap, until ctx ends, unless GOGC says what it is. It begins when
+// everything is loaded: what loading leaves behind, such as a large configuration as text, is given back.
 func followHeap(ctx context.Context) {
-	if !tunesCollector() {
+	if os.Getenv("GOGC") != "" {
 		return
 	}
+	debug.FreeOSMemory()
 	tick := time.NewTicker(settleEvery)
 	defer tick.Stop()
-	set := mostPercent
-	for {
+	for set := 0; ; {
+		if p := collectorPercent(liveHeap()); p != set {
+			debug.SetGCPercent(p)
+			set = p
+		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		}
-		if p := collectorPercent(liveHeap()); p != set {
-			debug.SetGCPercent(p)
-			set = p
 		}
 	}
 }

@@ -45,7 +45,7 @@ EXTAUTHZ__LISTEN__GRPC=0.0.0.0:9191.`,
 			}
 			out := asynclog.New(cmd.ErrOrStderr(), decisionlog.Limits)
 			log := slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: cfg.Log.SlogLevel()}))
-			tuneMemory(log)
+			limitMemory(log)
 			err = serve(cmd.Context(), path, cfg, log, output{stdout: cmd.OutOrStdout(), stderr: out})
 			closing, cancel := context.WithTimeout(context.WithoutCancel(cmd.Context()), time.Second)
 			defer cancel()

@@ -684,3 +684,15 @@ func TestReasonsPage(t *testing.T) {
 		t.Errorf("%s is not current; run: go test ./internal/authz -run TestReasonsPage -update", page)
 	}
 }
+
+func TestIsUnsampled(t *testing.T) {
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0"
+	for text, want := range map[string]bool{
+		parent + "0": true, parent + "2": true, parent + "1": false, parent + "3": false, parent: false, "": false,
+		"01" + parent[2:] + "0": false, parent + "0-": false, parent + "x": false,
+	} {
+		if isUnsampled(text) != want {
+			t.Errorf("%q: %t, want %t", text, !want, want)
+		}
+	}
+}
