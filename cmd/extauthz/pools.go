@@ -14,6 +14,7 @@ import (
 	"github.com/cognito-extauthz/extauthz/internal/authz"
 	"github.com/cognito-extauthz/extauthz/internal/config"
 	"github.com/cognito-extauthz/extauthz/internal/reload"
+	"github.com/cognito-extauthz/extauthz/internal/unary"
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
 )
 
@@ -99,6 +100,7 @@ func poolConfig(cfg *config.Config, name string, pool config.Pool, keys validato
 		Leeway:         pool.Leeway,
 		ExpLeeway:      pool.ExpLeeway,
 		Keys:           keys,
+		Slow:           unary.Detach,
 	}
 	if pool.Leeway == 0 {
 		c.Leeway = -1 // none, where zero would mean the default

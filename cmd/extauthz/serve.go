@@ -21,6 +21,7 @@ import (
 	"github.com/cognito-extauthz/extauthz/internal/route"
 	"github.com/cognito-extauthz/extauthz/internal/server"
 	"github.com/cognito-extauthz/extauthz/internal/telemetry"
+	"github.com/cognito-extauthz/extauthz/internal/unary"
 	"github.com/cognito-extauthz/extauthz/pkg/policy"
 )
 
@@ -229,6 +230,7 @@ func newEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) (*poli
 		Reasons:         cfg.Policy.Reasons,
 		AllowBuiltins:   cfg.Policy.AllowBuiltins,
 		CacheBytes:      decisionCacheBytes(cfg),
+		Slow:            unary.Detach,
 		Logger:          log,
 	})
 	var load *policy.LoadError

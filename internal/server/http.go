@@ -53,7 +53,7 @@ func (s *Server) setReady(word string, ok bool) {
 		status = healthv1.HealthCheckResponse_SERVING
 	}
 	s.health.SetServingStatus("", status)
-	s.health.SetServingStatus(authorization.ServiceName, status)
+	s.health.SetServingStatus(authorizationService, status)
 }
 
 // metricsMux serves what may be seen by everybody in the network.

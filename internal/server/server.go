@@ -8,22 +8,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"net"
 	"net/http"
 	"os"
-	"runtime"
+	"runtime/debug"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/status"
+
+	"github.com/cognito-extauthz/extauthz/internal/unary"
 )
 
 // A Config says where to listen and what to serve there. All fields are required but those that say otherwise.
@@ -53,7 +48,7 @@ type Config struct {
 // A Server serves one Config, once.
 type Server struct {
 	cfg       Config
-	grpc      *grpc.Server
+	grpc      *unary.Server
 	health    *health.Server
 	readiness readiness
 	listeners struct{ grpc, metrics, admin net.Listener }
@@ -79,36 +74,23 @@ func Listen(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// window is how many bytes may be under way on a stream and on a connection.
-const window = 1 << 20
+// The bounds of what clients can make the gRPC listener hold. Those of a request's parts are Checker's, and answered: these are
+// above them, as an error of gRPC's may be an allow to Envoy.
+const (
+	// maxMessage is above the largest limits of a configuration together, bodyBytes and headerBytes.
+	maxMessage = 96 << 20
+	// maxHeld is what all messages under way may take, unless GOMEMLIMIT leaves less: a quarter of that.
+	maxHeld = 256 << 20
+)
 
-func (s *Server) newGRPC() *grpc.Server {
-	options := []grpc.ServerOption{
-		grpc.ForceServerCodecV2(codec{}),
-		// A message over the limit would be a gRPC error, which may be an allow to Envoy. Our own limits answer.
-		grpc.MaxRecvMsgSize(math.MaxInt32),
-		// Goroutines that live on have grown their stacks already. When all are busy, a check gets one of its own.
-		grpc.NumStreamWorkers(uint32(32 * runtime.GOMAXPROCS(0))),
-		// With fixed windows grpc-go sends no pings to measure the bandwidth. A check is a few KiB.
-		grpc.InitialWindowSize(window), grpc.InitialConnWindowSize(window),
-		// Envoy pings idle connections as often as its connection_keepalive says. With grpc-go's default of five
-		// minutes, it would be sent away for it.
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-	}
-	if s.cfg.TLS != nil {
-		options = append(options, grpc.Creds(credentials.NewTLS(s.cfg.TLS)))
-	}
-	g := grpc.NewServer(options...)
-	g.RegisterService(&authorization, s.cfg.Checker)
-	healthv1.RegisterHealthServer(g, withoutWatch{s.health})
-	return g
-}
-
-// withoutWatch serves grpc.health.v1 but for Watch, whose streams would keep a drain from ending. Envoy does not use it.
-type withoutWatch struct{ healthv1.HealthServer }
-
-func (withoutWatch) Watch(*healthv1.HealthCheckRequest, grpc.ServerStreamingServer[healthv1.HealthCheckResponse]) error {
-	return status.Error(codes.Unimplemented, "use Check")
+func (s *Server) newGRPC() *unary.Server {
+	held := min(maxHeld, debug.SetMemoryLimit(-1)/4)
+	return unary.New(unary.Config{
+		Methods: s.methods(),
+		TLS:     s.cfg.TLS,
+		Limits:  unary.Limits{MessageBytes: int(min(maxMessage, held)), ConnBytes: held/2 + held/8, Bytes: held},
+		Logger:  s.cfg.Logger,
+	})
 }
 
 func listen(addr string) (net.Listener, error) {
@@ -171,7 +153,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		group.Go(func() error {
 			defer stop()
 			err := f()
-			if errors.Is(err, http.ErrServerClosed) || errors.Is(err, grpc.ErrServerStopped) {
+			if errors.Is(err, http.ErrServerClosed) || errors.Is(err, unary.ErrClosed) {
 				return nil // the end came before it had begun
 			}
 			return err
@@ -188,7 +170,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	if ctx.Err() != nil {
 		s.drain()
 	}
-	s.grpc.Stop()
+	s.grpc.Close()
 	_ = metrics.Close()
 	_ = admin.Close()
 	return group.Wait()
@@ -199,17 +181,11 @@ func (s *Server) drain() {
 	s.readiness.close()
 	s.health.Shutdown()
 	time.Sleep(s.cfg.Delay)
-	done := make(chan struct{})
-	go func() {
-		s.grpc.GracefulStop()
-		close(done)
-	}()
-	select {
-	case <-done:
-		s.cfg.Logger.Info("drained")
-	case <-time.After(s.cfg.Grace):
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Grace)
+	defer cancel()
+	if err := s.grpc.Shutdown(ctx); err != nil {
 		s.cfg.Logger.Warn("not drained in time: checks under way are cut off")
-		s.grpc.Stop()
-		<-done
+		return
 	}
+	s.cfg.Logger.Info("drained")
 }

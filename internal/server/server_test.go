@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/encoding/gzip"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	grpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
@@ -144,6 +145,20 @@ func TestUndecodableBytes(t *testing.T) {
 		if err != nil || len(reply) == 0 {
 			t.Errorf("%s: reply %q and gRPC error %v, want an answer", name, reply, err)
 		}
+	}
+}
+
+// A compressed message is not decompressed, and answered all the same.
+func TestCompressedBytes(t *testing.T) {
+	conn := dial(t, start(t, nil).grpc)
+	var reply []byte
+	err := conn.Invoke(t.Context(), "/envoy.service.auth.v3.Authorization/Check", []byte(strings.Repeat("\xff", 1000)), &reply,
+		grpc.ForceCodec(rawCodec{}), grpc.UseCompressor(gzip.Name))
+	if err != nil || len(reply) == 0 {
+		t.Errorf("reply %q and gRPC error %v, want an answer", reply, err)
+	}
+	if _, err := healthv1.NewHealthClient(conn).Check(t.Context(), &healthv1.HealthCheckRequest{Service: "x"}, grpc.UseCompressor(gzip.Name)); grpcstatus.Code(err) != codes.Unimplemented {
+		t.Errorf("health: %v, want Unimplemented", err)
 	}
 }
 

@@ -525,3 +525,18 @@ func TestSwapsUnderLoad(t *testing.T) {
 		t.Errorf("%+v, want some hits", s)
 	}
 }
+
+// Slow is told before an evaluation, and not where a decision is remembered.
+func TestSlow(t *testing.T) {
+	t.Parallel()
+	told := 0
+	e := newEngine(t, nil, cached, func(c *Config) { c.Slow = func(context.Context) { told++ } })
+	for range 3 {
+		if _, err := e.Decide(t.Context(), accepted()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if told != 1 {
+		t.Errorf("told %d times, want once", told)
+	}
+}

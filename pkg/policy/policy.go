@@ -115,6 +115,9 @@ type Config struct {
 	AllowBuiltins []string
 	// Now is the clock that policies read with time.now_ns. Default [time.Now].
 	Now func() time.Time
+	// Slow is called with the context of a Decide that is about to take long: before an evaluation, which takes some 50 µs of CPU
+	// or more. Default: nothing is.
+	Slow func(context.Context)
 	// Logger gets a line when evaluations do not end, when a load leaves out files that look like data, and for each key that
 	// [DialectOPAEnvoy] ignores. Default: none.
 	Logger *slog.Logger
@@ -172,6 +175,9 @@ func withDefaults(cfg Config) Config {
 	cfg.Concurrency = cmp.Or(cfg.Concurrency, 4*runtime.GOMAXPROCS(0))
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Slow == nil {
+		cfg.Slow = func(context.Context) {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -339,6 +345,7 @@ func (e *Engine) Decide(ctx context.Context, in *Input) (Decision, error) {
 
 // ask evaluates the rule, with what is left of the time.
 func (e *Engine) ask(ctx context.Context, start time.Time, program *program, in *Input) (Decision, error) {
+	e.cfg.Slow(ctx)
 	ctx, stop := context.WithDeadlineCause(ctx, start.Add(e.cfg.Timeout), errTimeoutPassed)
 	defer stop()
 	input, err := e.input(in, program.mayRead)

@@ -1,6 +1,7 @@
 package validator_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -330,5 +331,31 @@ func BenchmarkCached(b *testing.B) {
 				_, _ = w.cached.Validate(b.Context(), bench.token)
 			}
 		})
+	}
+}
+
+// Slow is told before a signature is checked, and not where none is.
+func TestSlow(t *testing.T) {
+	told := 0
+	pool := newPool(t)
+	c := config(t, pool)
+	c.Slow = func(context.Context) { told++ }
+	v := newCached(t, newValidator(t, c), validator.CacheConfig{})
+	token := pool.Token(c.ClientIDs[0])
+	for _, tt := range []struct {
+		name, token string
+		want        int
+	}{
+		{"a new token", token, 1},
+		{"the same", token, 1},
+		{"no token", "x", 1},
+		{"one without a signature", token[:strings.LastIndexByte(token, '.')+1], 1},
+		{"a bad signature", token[:len(token)-4] + "AAAA", 2},
+		{"the same", token[:len(token)-4] + "AAAA", 2},
+	} {
+		_, _ = v.Validate(t.Context(), tt.token)
+		if told != tt.want {
+			t.Errorf("%s: told %d times by now, want %d", tt.name, told, tt.want)
+		}
 	}
 }

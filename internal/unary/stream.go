@@ -1,0 +1,293 @@
+package unary
+
+import (
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// headers takes a header block, which opens a stream or ends one with trailers.
+func (c *conn) headers(f *http2.HeadersFrame) (*call, error) {
+	id, ended := f.StreamID, f.StreamEnded()
+	defer func() { c.request = request{} }() // nothing of it is kept
+	dependsOnItself := f.HasPriority() && f.Priority.StreamDep == id
+	if err := c.headerBlock(f); err != nil {
+		return nil, err
+	}
+	if id%2 == 0 {
+		return nil, c.broken(http2.ErrCodeProtocol, "a stream with an even number from a client") // RFC 9113 section 5.1.1
+	}
+	if id <= c.maxID { // only the leader changes it
+		return c.trailers(id, ended)
+	}
+	c.mu.Lock()
+	c.maxID = id
+	ignored := c.final // RFC 9113 section 6.8: above the last that we have named
+	if ignored {
+		c.remember(past{id, true})
+	}
+	full := len(c.streams)+c.orphans >= c.server.limits.Streams
+	c.mu.Unlock()
+	r := &c.request
+	r.check()
+	switch {
+	case ignored:
+		return nil, nil
+	case dependsOnItself || r.malformed != "":
+		return nil, c.streamFault(id, http2.ErrCodeProtocol)
+	case full:
+		return nil, c.streamFault(id, http2.ErrCodeRefusedStream)
+	}
+	return c.open(id, ended)
+}
+
+// open makes a call of a request.
+func (c *conn) open(id uint32, ended bool) (*call, error) {
+	r := &c.request
+	call := &call{conn: c, id: id, window: window, length: r.length}
+	status, httpStatus := call.begin(r)
+	c.mu.Lock()
+	call.sendWindow = c.initialWindow
+	c.streams[id] = call
+	if httpStatus != 0 { // there is nothing to wait for
+		call.remoteEnded = ended
+		c.refuse(call, status, httpStatus)
+		c.mu.Unlock()
+		return nil, nil
+	}
+	c.mu.Unlock()
+	if ended {
+		return c.requestEnded(call)
+	}
+	return nil, nil
+}
+
+// trailers takes a header block on a stream that was opened before.
+func (c *conn) trailers(id uint32, ended bool) (*call, error) {
+	call, was := c.find(id)
+	switch {
+	case call != nil && call.remoteEnded:
+		return nil, c.streamFault(id, http2.ErrCodeStreamClosed)
+	case call != nil && (!ended || c.request.pseudo != 0 || c.request.malformed != ""):
+		return nil, c.streamFault(id, http2.ErrCodeProtocol) // RFC 9113 section 8.1
+	case call != nil:
+		return c.requestEnded(call)
+	case was.reset:
+		return nil, nil // on its way before the client knew
+	case was.id != 0:
+		return nil, c.broken(http2.ErrCodeStreamClosed, "HEADERS on a closed stream") // RFC 9113 section 5.1
+	}
+	return nil, c.broken(http2.ErrCodeProtocol, "a stream with a lower number than one before") // RFC 9113 section 5.1.1
+}
+
+// find returns the call of a stream, or else what is known of it from the past.
+func (c *conn) find(id uint32) (*call, past) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if call := c.streams[id]; call != nil {
+		return call, past{}
+	}
+	for _, p := range &c.recent {
+		if p.id == id {
+			return nil, p
+		}
+	}
+	return nil, past{}
+}
+
+// data takes a part of a request's body.
+func (c *conn) data(f *http2.DataFrame) (*call, error) {
+	size := int64(f.Length) // with its padding (RFC 9113 section 6.9.1)
+	if c.recvWindow -= size; c.recvWindow < 0 {
+		return nil, c.broken(http2.ErrCodeFlowControl, "more data than the connection's window")
+	}
+	c.creditConn(size)
+	id := f.StreamID
+	call, was := c.find(id)
+	switch {
+	case call == nil && id > c.maxID:
+		return nil, c.broken(http2.ErrCodeProtocol, "DATA on an idle stream")
+	case call == nil && was.reset:
+		return nil, nil
+	case call == nil || call.remoteEnded:
+		return nil, c.streamFault(id, http2.ErrCodeStreamClosed)
+	}
+	if call.window -= size; call.window < 0 {
+		return nil, c.streamFault(id, http2.ErrCodeFlowControl)
+	}
+	call.receive(f.Data())
+	if f.StreamEnded() {
+		return c.requestEnded(call)
+	}
+	c.creditStream(call, size)
+	return nil, nil
+}
+
+// creditConn lets the client send again what it has sent. It is told when half of the window is used up.
+func (c *conn) creditConn(n int64) {
+	if c.credit += n; c.credit < window/2 {
+		return
+	}
+	c.mu.Lock()
+	c.out = appendWindowUpdate(c.out, 0, uint32(c.credit))
+	c.mu.Unlock()
+	c.recvWindow += c.credit
+	c.credit = 0
+}
+
+func (c *conn) creditStream(call *call, n int64) {
+	if call.credit += n; call.credit < window/2 {
+		return
+	}
+	c.mu.Lock()
+	c.out = appendWindowUpdate(c.out, call.id, uint32(call.credit))
+	c.mu.Unlock()
+	call.window += call.credit
+	call.credit = 0
+}
+
+// requestEnded takes END_STREAM. It returns the call if its handler is to run.
+func (c *conn) requestEnded(call *call) (*call, error) {
+	call.remoteEnded = true
+	if call.length >= 0 && call.length != call.incoming.bytes { // RFC 9113 section 8.1.1
+		return nil, c.streamFault(call.id, http2.ErrCodeProtocol)
+	}
+	status, httpStatus := call.complete()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if httpStatus != 0 {
+		c.refuse(call, status, httpStatus)
+		return nil, nil
+	}
+	call.running = true
+	return call, nil
+}
+
+// windowUpdate takes what the client lets us send (RFC 9113 section 6.9).
+func (c *conn) windowUpdate(f *http2.WindowUpdateFrame) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f.StreamID == 0 {
+		if c.sendWindow += int64(f.Increment); c.sendWindow > maxWindow {
+			return c.broken(http2.ErrCodeFlowControl, "a connection's window of more than 2^31-1")
+		}
+		c.feedStarved()
+		return nil
+	}
+	if f.StreamID > c.maxID {
+		return c.broken(http2.ErrCodeProtocol, "WINDOW_UPDATE on an idle stream")
+	}
+	call := c.streams[f.StreamID]
+	if call == nil {
+		return nil
+	}
+	if call.sendWindow += int64(f.Increment); call.sendWindow > maxWindow {
+		c.resetLocked(call.id, http2.ErrCodeFlowControl)
+		return nil
+	}
+	c.send(call)
+	return nil
+}
+
+// setInitialWindow changes the windows of all streams (RFC 9113 section 6.9.2). The caller holds mu.
+func (c *conn) setInitialWindow(n int64) error {
+	change := n - c.initialWindow
+	c.initialWindow = n
+	if change == 0 {
+		return nil
+	}
+	for _, call := range c.streams {
+		if call.sendWindow += change; call.sendWindow > maxWindow {
+			return c.broken(http2.ErrCodeFlowControl, "a stream's window of more than 2^31-1")
+		}
+	}
+	return nil
+}
+
+// reset takes RST_STREAM (RFC 9113 section 6.4).
+func (c *conn) reset(f *http2.RSTStreamFrame) error {
+	c.mu.Lock()
+	if f.StreamID > c.maxID {
+		c.mu.Unlock()
+		return c.broken(http2.ErrCodeProtocol, "RST_STREAM on an idle stream")
+	}
+	call := c.streams[f.StreamID]
+	if call != nil {
+		c.remove(call, false)
+	}
+	c.mu.Unlock()
+	if call != nil {
+		call.over()
+	}
+	return nil
+}
+
+// streamFault is a stream error (RFC 9113 section 5.4.2): it ends the stream, if there is one.
+func (c *conn) streamFault(id uint32, code http2.ErrCode) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if id > c.maxID {
+		return c.broken(code, "a fault on an idle stream")
+	}
+	c.resetLocked(id, code)
+	return nil
+}
+
+// resetLocked sends RST_STREAM. The caller holds mu.
+func (c *conn) resetLocked(id uint32, code http2.ErrCode) {
+	c.out = appendReset(c.out, id, code)
+	if call := c.streams[id]; call != nil {
+		c.remove(call, true)
+		call.over()
+		return
+	}
+	c.remember(past{id, true})
+}
+
+// remove takes a stream off the connection. A handler that runs goes on, and counts until it has returned. The caller holds mu.
+func (c *conn) remove(call *call, byUs bool) {
+	delete(c.streams, call.id)
+	c.remember(past{call.id, byUs})
+	call.gone = true
+	if call.rest != nil {
+		call.rest = nil
+		c.lessStalled()
+	}
+	if call.running {
+		c.orphans++
+	} else {
+		c.release(call)
+	}
+}
+
+func (c *conn) remember(p past) {
+	c.recent[c.recentNext%len(c.recent)] = p
+	c.recentNext++
+}
+
+// hold counts bytes of a message that is under way. It returns whether there may be as many.
+func (c *conn) hold(call *call, n int64) bool {
+	if c.held.Add(n) > c.server.limits.ConnBytes {
+		c.held.Add(-n)
+		return false
+	}
+	if c.server.held.Add(n) > c.server.limits.Bytes {
+		c.held.Add(-n)
+		c.server.held.Add(-n)
+		return false
+	}
+	call.heldBytes += n
+	return true
+}
+
+// release counts what a call held as gone.
+func (c *conn) release(call *call) {
+	if call.heldBytes != 0 {
+		c.held.Add(-call.heldBytes)
+		c.server.held.Add(-call.heldBytes)
+		call.heldBytes = 0
+	}
+}
+
+// until returns when a timeout from now on is over.
+func until(timeout time.Duration) time.Time { return time.Now().Add(timeout) }
