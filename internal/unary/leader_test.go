@@ -86,8 +86,13 @@ func TestDetachedIsBounded(t *testing.T) {
 		l := newPipes()
 		go func() { _ = s.Serve(l) }()
 		p := newPeer(t, l.dial())
-		go p.greet() // a pipe has no room: who writes waits for who reads
+		greeted := make(chan struct{})
+		go func() { // a pipe has no room: who writes waits for who reads
+			p.greet()
+			close(greeted)
+		}()
 		p.wait("SETTINGS", func(f http2.Frame) bool { s, ok := f.(*http2.SettingsFrame); return ok && s.IsAck() })
+		<-greeted
 		go func() {
 			for _, id := range []uint32{1, 3, 5, 7} {
 				p.call(id, hold, "a")
@@ -118,8 +123,13 @@ func TestWatchdog(t *testing.T) {
 		l := newPipes()
 		go func() { _ = s.Serve(l) }()
 		p := newPeer(t, l.dial())
-		go p.greet() // a pipe has no room: who writes waits for who reads
+		greeted := make(chan struct{})
+		go func() { // a pipe has no room: who writes waits for who reads
+			p.greet()
+			close(greeted)
+		}()
 		p.wait("SETTINGS", func(f http2.Frame) bool { s, ok := f.(*http2.SettingsFrame); return ok && s.IsAck() })
+		<-greeted
 		began := time.Now()
 		go func() {
 			p.call(1, forget, "a")
@@ -206,7 +216,7 @@ func TestContexts(t *testing.T) {
 			t.Errorf("the deadline is %v, %v, want one in 200 ms", d, ok)
 		}
 		ended(t, ctx, context.DeadlineExceeded)
-		if got := p.answer(1).text(); got != "status 1 context deadline exceeded" {
+		if got := p.answer(1).text(); got != "status 4 context deadline exceeded" {
 			t.Errorf("got %s", got)
 		}
 	})

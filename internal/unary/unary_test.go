@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/cognito-extauthz/extauthz/internal/unary"
 )
@@ -40,7 +41,8 @@ func (b *backend) methods() map[string]unary.Handler {
 		case <-b.release:
 			return append(dst, msg...), unary.Status{}
 		case <-ctx.Done():
-			return dst, unary.Status{Code: codes.Canceled, Message: ctx.Err().Error()}
+			s := status.FromContextError(ctx.Err())
+			return dst, unary.Status{Code: s.Code(), Message: s.Message()}
 		}
 	}
 	return map[string]unary.Handler{
