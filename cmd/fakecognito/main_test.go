@@ -202,7 +202,7 @@ func TestDoc(t *testing.T) {
 	for _, block := range codeBlocks(string(page)) {
 		switch block.language {
 		case "text":
-			if block.text != help {
+			if !strings.HasPrefix(block.text, "cognitoctl ") && block.text != help { // what cognitoctl does is tested there
 				t.Errorf("the page's help is\n%s\nwant that of help.go", block.text)
 			}
 			continue

@@ -7,8 +7,11 @@
 //	token := pool.Token(cognitotest.DemoClientID)  // as the client credentials grant would issue it
 //	pool.JWKSURL(), pool.Issuer(), pool.TokenURL() // what a verifier and a caller are configured with
 //
+// People sign in at [Pool.AuthorizeURL], with any name and no password, or at once with [Pool.SignInAs].
+//
 // What a verifier or a caller can observe is as Cognito does it: the shape and the order of the claims, the escaped
-// slashes, the two RSA keys of a pool, the discovery document, and the token endpoint's answers and error codes. Where
+// slashes, the two RSA keys of a pool, the discovery document, codes with PKCE, refresh tokens with and without rotation,
+// revocation, and the token endpoint's answers and error codes. Where
 // Amazon documents a behaviour, the comment beside the code names the page; where it is known only from what people
 // have seen and published, the comment says "observed"; where neither was found, it says "not known" and what was chosen.
 //
@@ -18,7 +21,8 @@
 // no goroutine of the server is left.
 //
 // The pages cited are those of the Amazon Cognito Developer Guide, https://docs.aws.amazon.com/cognito/latest/developerguide/:
-// token-endpoint, federation-endpoints, amazon-cognito-user-pools-using-the-access-token,
+// token-endpoint, authorization-endpoint, revocation-endpoint, logout-endpoint, federation-endpoints,
+// amazon-cognito-user-pools-using-the-refresh-token, amazon-cognito-user-pools-using-the-access-token,
 // amazon-cognito-user-pools-using-the-id-token and amazon-cognito-user-pools-using-tokens-verifying-a-jwt.
 package cognitotest
 

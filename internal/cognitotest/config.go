@@ -26,6 +26,8 @@ type PoolConfig struct {
 	Clients []Client
 	// Now is the clock that tokens are issued by. Nil means [time.Now].
 	Now func() time.Time
+	// SignInAs is who the authorization endpoint signs in at once. Empty means that it shows a page. See [Pool.SignInAs].
+	SignInAs string
 }
 
 // ResourceServer defines scopes that are called Identifier + "/" + scope name.
@@ -57,6 +59,15 @@ type Client struct {
 	// TokenTTL is the lifetime of access and ID tokens in whole seconds. Zero means [DefaultTTL]. Cognito allows five
 	// minutes to one day; the stand-in allows any, so that a demo need not wait for an expiry.
 	TokenTTL time.Duration
+	// RedirectURLs are the callback URLs that the authorization endpoint sends a browser to. Nil means
+	// [DefaultRedirectURL]. Port 0 of a loopback address means any port, which Cognito does not have.
+	RedirectURLs []string
+	// LogoutURLs are the sign-out URLs.
+	LogoutURLs []string
+	// RotateRefreshTokens gives out a new refresh token with each refresh, and RefreshGrace is for how long the old one goes on
+	// working (RefreshTokenRotationType: at most 60 seconds).
+	RotateRefreshTokens bool
+	RefreshGrace        time.Duration
 	// Flows are the allowed OAuth flows. Nil means client credentials for a client with a secret, code for one without.
 	Flows []string
 	// Claims are added to every access token of the client, as a pre token generation trigger of version 3 may do

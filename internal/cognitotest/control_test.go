@@ -129,13 +129,13 @@ func TestControlErrors(t *testing.T) {
 		{"rotate", "kid=x", `there is no parameter "kid", want one of [pool]`},
 		{"rotate", "pool=a&pool=b", `parameter "pool" is there 2 times, want it once`},
 		{"remove-key", "kid=x", `kid is "x", want a published one; GET /_control/state lists them`},
-		{"fail", "status=500", `endpoint is "", want one of [jwks openid-configuration token]`},
+		{"fail", "status=500", `endpoint is "", want one of [jwks openid-configuration token authorize revoke]`},
 		{"fail", "endpoint=jwks", "nothing says how to fail, want one of status, body, delay, redirect, huge, hang, drop"},
 		{"fail", "endpoint=jwks&status=42", `status is "42", want a number from 200 to 599`},
 		{"fail", "endpoint=jwks&times=x", `times is "x", want a number from 1 to 1048576`},
 		{"fail", "endpoint=jwks&delay=5", `delay is "5", want a duration such as 300ms or 2s`},
 		{"fail", "endpoint=jwks&hang=yes", `hang is "yes", want true`},
-		{"heal", "endpoint=keys", `endpoint is "keys", want one of [jwks openid-configuration token]`},
+		{"heal", "endpoint=keys", `endpoint is "keys", want one of [jwks openid-configuration token authorize revoke]`},
 		{"token", "", `client is "", want a client ID; one that the pool does not have is fine`},
 		{"token", "client=x&use=refresh", `use is "refresh", want machine, user or id`},
 		{"token", "client=x&ttl=x", `ttl is "x", want a duration such as 5m, or -5m for a token that has expired`},
@@ -156,7 +156,7 @@ func TestControlState(t *testing.T) {
 	for _, want := range []string{
 		`{"pools":[{"pool":"eu-west-1_Demo12345","access_kid":"` + pool.AccessKey().ID + `","id_kid":"` + pool.IDKey().ID + `"`,
 		`{"id":"1ordersbatch0demo0client00","name":"orders-batch","flows":["client_credentials"],"scopes":["orders/read","orders/write"]}`,
-		`"requests":{"jwks":1,"openid-configuration":0,"token":0},"failing":["token"]}]}`,
+		`"requests":{"jwks":1,"openid-configuration":0,"token":0,"authorize":0,"revoke":0},"failing":["token"]}]}`,
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("the state lacks %s:\n%s", want, body)

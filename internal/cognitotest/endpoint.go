@@ -22,6 +22,13 @@ func (s *Server) routes(control bool) http.Handler {
 	mux.HandleFunc("GET /{pool}/.well-known/openid-configuration", s.inPool(Discovery, (*Pool).serveDiscovery))
 	mux.HandleFunc("/{pool}/oauth2/token", s.serveToken)
 	mux.HandleFunc("/oauth2/token", s.serveToken)
+	for _, base := range []string{"", "/{pool}"} {
+		mux.HandleFunc("GET "+base+"/oauth2/authorize", s.serveAuthorize)
+		mux.HandleFunc("GET "+base+"/login", s.serveLogin)
+		mux.HandleFunc("POST "+base+"/login", s.serveLogin)
+		mux.HandleFunc("GET "+base+"/logout", s.serveLogout)
+		mux.HandleFunc(base+"/oauth2/revoke", s.serveRevoke)
+	}
 	if control {
 		s.routeControl(mux)
 	}
@@ -57,7 +64,7 @@ func (p *Pool) serveJWKS(w http.ResponseWriter, r *http.Request) {
 }
 
 // serveDiscovery has the members of Cognito's document, in its order (federation-endpoints; observed). Of the
-// addresses, issuer, jwks_uri and token_endpoint lead somewhere.
+// addresses, that of userInfo leads nowhere.
 func (p *Pool) serveDiscovery(w http.ResponseWriter, _ *http.Request) {
 	base := p.server.URL + "/" + p.id
 	writeJSON(w, http.StatusOK, "application/json", mustMarshal(object{
@@ -121,17 +128,12 @@ func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
 		writeTokenError(w, &tokenError{code: codeInvalidRequest})
 		return
 	}
-	grant, failure := p.grant(r.Form, creds)
+	answer, failure := p.grant(r.Form, creds)
 	if failure != nil {
 		writeTokenError(w, failure)
 		return
 	}
-	// The order of the members is observed; the page has both.
-	writeJSON(w, http.StatusOK, tokenContentType, mustMarshal(object{
-		{"access_token", grant.token},
-		{"expires_in", int64(grant.ttl / time.Second)},
-		{"token_type", "Bearer"},
-	}))
+	writeJSON(w, http.StatusOK, tokenContentType, mustMarshal(answer))
 }
 
 // poolOf finds the pool that a token request is for: that of the path, else the first that has the client, else the
@@ -152,66 +154,83 @@ func (s *Server) poolOf(r *http.Request, clientID string) (p *Pool, known bool) 
 	return nil, true
 }
 
-type granted struct {
-	token string
-	ttl   time.Duration
-}
-
 // grant decides a token request. The order in which Cognito looks at things is not known; a request with one fault gets
 // the answer of that fault. p is nil for a client that no pool has.
-func (p *Pool) grant(form url.Values, creds credentials) (granted, *tokenError) {
+func (p *Pool) grant(form url.Values, creds credentials) (object, *tokenError) {
 	grantType := form.Get("grant_type")
 	switch {
 	case hasRepeated(form), creds.contradictory, grantType == "", creds.id == "":
 		// RFC 6749 section 3.2: parameters must not be repeated. What Cognito does with repeated ones, or with an
 		// Authorization header and a body that name different clients, is not known.
-		return granted{}, &tokenError{code: codeInvalidRequest}
+		return nil, &tokenError{code: codeInvalidRequest}
 	case !slices.Contains([]string{"client_credentials", "authorization_code", "refresh_token"}, grantType):
-		return granted{}, &tokenError{code: codeUnsupportedGrantType}
+		return nil, &tokenError{code: codeUnsupportedGrantType}
 	}
+	client, failure := p.authenticate(creds)
+	if failure != nil {
+		return nil, failure
+	}
+	flow := FlowCode
+	if grantType == "client_credentials" {
+		flow = FlowClientCredentials
+	}
+	if !slices.Contains(client.flows(), flow) {
+		return nil, &tokenError{code: codeUnauthorizedClient}
+	}
+	switch grantType {
+	case "client_credentials":
+		return p.grantMachine(form, client)
+	case "authorization_code":
+		signIn, nonce, failure := p.exchange(form, client)
+		if failure != nil {
+			return nil, failure
+		}
+		return p.userAnswer(client, signIn, nonce, p.newRefreshToken(signIn)), nil
+	default:
+		signIn, rotate, failure := p.refresh(form, client)
+		if failure != nil {
+			return nil, failure
+		}
+		refreshToken := ""
+		if rotate {
+			refreshToken = p.newRefreshToken(signIn)
+		}
+		return p.userAnswer(client, signIn, "", refreshToken), nil
+	}
+}
 
+// authenticate finds the client of a token request. p is nil for a client that no pool has.
+func (p *Pool) authenticate(creds credentials) (*Client, *tokenError) {
 	var client *Client
 	if p != nil {
 		client = p.client(creds.id)
 	}
 	switch {
 	case client == nil:
-		return granted{}, &tokenError{code: codeInvalidClient}
+		return nil, &tokenError{code: codeInvalidClient}
 	case len(client.Secrets) > 0 && !creds.match(client.Secrets):
 		// Observed for a missing and for a wrong secret.
-		return granted{}, &tokenError{code: codeInvalidClient, description: "invalid_client_secret"}
+		return nil, &tokenError{code: codeInvalidClient, description: "invalid_client_secret"}
 	case len(client.Secrets) == 0 && len(creds.secrets) > 0:
 		// A public client must not send a secret. What Cognito answers is not known.
-		return granted{}, &tokenError{code: codeInvalidClient}
+		return nil, &tokenError{code: codeInvalidClient}
 	}
+	return client, nil
+}
 
-	if grantType != "client_credentials" {
-		return granted{}, refuseUserGrant(form, client, grantType)
-	}
-	if !slices.Contains(client.flows(), FlowClientCredentials) {
-		return granted{}, &tokenError{code: codeUnauthorizedClient}
-	}
+func (p *Pool) grantMachine(form url.Values, client *Client) (object, *tokenError) {
 	scopes := grantScopes(form.Get("scope"), client.Scopes)
 	if len(scopes) == 0 {
 		// Observed for a client without scopes (https://repost.aws/questions/QUnhrxb08MRJaH7hIRtUnCKA). For a request whose
 		// scopes are all ignored it is not known.
-		return granted{}, &tokenError{code: codeInvalidScope}
+		return nil, &tokenError{code: codeInvalidScope}
 	}
-	return granted{token: p.Token(client.ID, Scopes(scopes...)), ttl: client.ttl()}, nil
-}
-
-// refuseUserGrant answers the grants of people. No code and no refresh token was ever issued here, so the true answer to
-// one is that it does not exist.
-func refuseUserGrant(form url.Values, client *Client, grantType string) *tokenError {
-	parameter := map[string]string{"authorization_code": "code", "refresh_token": "refresh_token"}[grantType]
-	switch {
-	case !slices.Contains(client.flows(), FlowCode):
-		return &tokenError{code: codeUnauthorizedClient}
-	case form.Get(parameter) == "":
-		return &tokenError{code: codeInvalidRequest}
-	default:
-		return &tokenError{code: codeInvalidGrant}
-	}
+	// The order of the members is observed; the page has both.
+	return object{
+		{"access_token", p.Token(client.ID, Scopes(scopes...))},
+		{"expires_in", int64(client.ttl() / time.Second)},
+		{"token_type", "Bearer"},
+	}, nil
 }
 
 // grantScopes returns the scopes that a request gets. One that asks for none gets all; scopes that the client may not
@@ -304,7 +323,7 @@ func writeJSON(w http.ResponseWriter, status int, contentType string, body []byt
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Content-Length", itoa(len(body)))
 	w.WriteHeader(status)
-	_, _ = w.Write(body)
+	_, _ = w.Write(body) // #nosec G705 -- JSON, and said to be
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

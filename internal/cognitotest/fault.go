@@ -14,10 +14,12 @@ const (
 	JWKS      Endpoint = "jwks"                 // the JWK Set
 	Discovery Endpoint = "openid-configuration" // the OpenID provider metadata
 	Token     Endpoint = "token"                // the token endpoint
+	Authorize Endpoint = "authorize"            // the authorization endpoint
+	Revoke    Endpoint = "revoke"               // the revocation endpoint
 )
 
 // Endpoints returns all endpoints of a pool.
-func Endpoints() []Endpoint { return []Endpoint{JWKS, Discovery, Token} }
+func Endpoints() []Endpoint { return []Endpoint{JWKS, Discovery, Token, Authorize, Revoke} }
 
 // Fault says how an endpoint misbehaves. First comes what delays the answer (Delay, Until, Hang), then the answer: the
 // first of Drop, Redirect, HugeBytes, and Status and Body that is set. If none is, the true answer follows, so that a

@@ -26,6 +26,11 @@ type Pool struct {
 	faults    map[Endpoint]Fault
 	requests  map[Endpoint]int
 	arrived   chan struct{} // closed and replaced when a request arrives
+
+	codes                    map[string]issuedCode
+	refreshTokens            map[string]*issuedRefresh
+	signedIn                 string // who the authorization endpoint signs in at once
+	idOptions, accessOptions []TokenOption
 }
 
 func newPool(s *Server, cfg PoolConfig) *Pool {
@@ -40,6 +45,10 @@ func newPool(s *Server, cfg PoolConfig) *Pool {
 		faults:    make(map[Endpoint]Fault),
 		requests:  make(map[Endpoint]int),
 		arrived:   make(chan struct{}),
+
+		codes:         make(map[string]issuedCode),
+		refreshTokens: make(map[string]*issuedRefresh),
+		signedIn:      cfg.SignInAs,
 	}
 	if p.issuer == "" {
 		p.issuer = s.URL + "/" + cfg.ID
@@ -72,6 +81,15 @@ func (p *Pool) DiscoveryURL() string {
 // path is /oauth2/token; here the pool stands before it. The server answers at /oauth2/token too, for the client that
 // the request names.
 func (p *Pool) TokenURL() string { return p.server.URL + "/" + p.id + "/oauth2/token" }
+
+// AuthorizeURL returns the address of the pool's authorization endpoint, where people sign in.
+func (p *Pool) AuthorizeURL() string { return p.server.URL + "/" + p.id + "/oauth2/authorize" }
+
+// RevokeURL returns the address of the pool's revocation endpoint.
+func (p *Pool) RevokeURL() string { return p.server.URL + "/" + p.id + "/oauth2/revoke" }
+
+// LogoutURL returns the address where a browser's session ends.
+func (p *Pool) LogoutURL() string { return p.server.URL + "/" + p.id + "/logout" }
 
 // SetSecrets replaces the client's secrets, at once and for new token requests only, as AddUserPoolClientSecret and
 // DeleteUserPoolClientSecret do. It is an error if the pool does not have the client, and if there would be more than

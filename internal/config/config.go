@@ -17,7 +17,7 @@
 //	min, max  bounds of a number or a duration; min is also the least length of a list or mapping
 //	empty     "" is a value of its own, and this is what it means
 //	example   a value as the file would write it, where the format has none
-//	secret    never quoted in a message nor rendered
+//	secret    never quoted in a message nor rendered; "unless valid": rendered, as what is valid is no secret
 package config
 
 import (

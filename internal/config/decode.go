@@ -29,6 +29,10 @@ type decoder struct {
 	places   map[string]place // of every key that was given, by full key
 	missing  []func()         // report keys that one dialect of the policy needs; which one it is, is not known before the end
 	bad      map[string]bool  // full keys that have a problem, so that none is reported for what follows from it
+
+	homes map[string][]string             // for each key the sections that have it
+	other func(key string) (hint string)  // a hint for a key that no section has; nil: none
+	hides func(line string) (hidden bool) // reports whether a line that is no YAML must not be shown; nil: none
 }
 
 // A place is where a value came from: a position in the file, or an environment variable.
@@ -48,6 +52,7 @@ func newDecoder(file string) *decoder {
 func (d *decoder) decode(root *yaml.Node, into any) {
 	d.places[""] = at(root)
 	v := reflect.ValueOf(into).Elem()
+	d.homes = homesOf(v.Type())
 	setDefaults(v)
 	d.value(root, v, field{}, "")
 }
@@ -127,9 +132,12 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, key string) {
 
 // hide takes what a secret is out of the problems from the nth on. What is wrong with it may be told.
 func (d *decoder) hide(n int, f field, t reflect.Type) {
+	const found = "found a value that is not valid (it is a secret and not shown), want "
 	for i := range d.problems[n:] {
 		p := &d.problems[n+i]
-		p.Message, p.Hint = "found a value that is not valid (it is a secret and not shown), want "+f.want(t), ""
+		if !strings.HasPrefix(p.Message, found) { // that of an item of a list is hidden already
+			p.Message, p.Hint = found+f.want(t), ""
+		}
 	}
 }
 
@@ -248,8 +256,10 @@ func (d *decoder) unknownKey(n *yaml.Node, key string, valid []string) {
 	if meant := nearest(n.Value, valid); meant != "" {
 		hint = "did you mean " + meant + "?"
 		d.bad[join(key, meant)] = true // it is not missing, only misspelt
-	} else if homes := homesOf()[n.Value]; len(homes) > 0 {
+	} else if homes := d.homes[n.Value]; len(homes) > 0 {
 		hint = "it belongs to " + oneOf(homes) + "; check the indentation"
+	} else if d.other != nil {
+		hint = d.other(n.Value)
 	}
 	d.report(at(n), join(key, n.Value), "unknown key, want one of "+strings.Join(valid, ", "), hint)
 }
@@ -473,6 +483,7 @@ type field struct {
 	key              string
 	def              *string
 	required, secret bool
+	redacted         bool // a secret that is not rendered either
 	unlessDialect    bool // required in our own dialect
 	enum             []string
 	format, keys     string
@@ -496,7 +507,7 @@ func fieldsOf(t reflect.Type) []field {
 		if def, ok := sf.Tag.Lookup("default"); ok {
 			f.def = &def
 		}
-		f.required, f.secret = sf.Tag.Get("required") == "true", sf.Tag.Get("secret") == "true"
+		f.required, f.secret, f.redacted = sf.Tag.Get("required") == "true", sf.Tag.Get("secret") != "", sf.Tag.Get("secret") == "true"
 		f.unlessDialect = sf.Tag.Get("required") == "dialect"
 		if enum := sf.Tag.Get("enum"); enum != "" {
 			f.enum = strings.Split(enum, "|")
@@ -514,7 +525,7 @@ var fieldCache sync.Map // of []field, by reflect.Type
 
 // item returns what holds for each item of a list, or value of a mapping.
 func (f field) item() field {
-	item := field{key: f.key, required: true, secret: f.secret, enum: f.enum, format: f.format}
+	item := field{key: f.key, required: true, secret: f.secret, redacted: f.redacted, enum: f.enum, format: f.format}
 	if example, ok := strings.CutPrefix(f.example, "- "); ok {
 		item.example = example
 	}
@@ -571,8 +582,8 @@ func (f field) noun(t reflect.Type) string {
 	return formats[f.format].noun
 }
 
-// homesOf returns for each key the sections that have it.
-var homesOf = sync.OnceValue(func() map[string][]string {
+// homesOf returns for each key the sections of a file that have it. The file is a struct of the given type.
+func homesOf(file reflect.Type) map[string][]string {
 	homes := make(map[string][]string)
 	var walk func(t reflect.Type, key string)
 	walk = func(t reflect.Type, key string) {
@@ -592,9 +603,9 @@ var homesOf = sync.OnceValue(func() map[string][]string {
 			}
 		}
 	}
-	walk(reflect.TypeFor[Config](), "")
+	walk(file, "")
 	return homes
-})
+}
 
 // found describes a node.
 func found(n *yaml.Node) string {

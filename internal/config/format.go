@@ -52,6 +52,34 @@ var formats = map[string]format{
 		want:    "a user pool id such as eu-west-1_AbCdEfGhI",
 		pattern: regexp.MustCompile(`^[A-Za-z0-9_-]{1,44}_[A-Za-z0-9]{1,54}$`),
 	},
+	// What Cognito makes of a name for its own domain, or the name of a custom one.
+	"domain": {
+		noun:    "domain",
+		want:    "a domain prefix such as my-team, or a domain such as auth.example.com",
+		pattern: regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`),
+	},
+	// No lower-case letters: the secrets that Cognito makes have them, and must not be taken for a name.
+	"variable": {
+		noun:    "variable",
+		want:    "the name of an environment variable, in upper case, such as ORDERS_CLIENT_SECRET",
+		pattern: regexp.MustCompile(`^[A-Z_][A-Z0-9_]*$`),
+	},
+	// [\w-]+:[0-9a-f-]+, at most 55 characters (Amazon Cognito Federated Identities API Reference, IdentityPoolId).
+	"identityPoolID": {
+		noun:    "identity pool id",
+		want:    "an identity pool id such as eu-west-1:01234567-89ab-cdef-0123-456789abcdef",
+		pattern: regexp.MustCompile(`^[A-Za-z0-9_-]{1,20}:[0-9a-f-]{1,53}$`),
+	},
+	"roleARN": {
+		noun:    "role",
+		want:    "the ARN of an IAM role such as arn:aws:iam::123456789012:role/orders-reader",
+		pattern: regexp.MustCompile(`^arn:[a-z-]+:iam::[0-9]{12}:role/[!-~]+$`),
+	},
+	"metadata": {
+		noun:    "name",
+		want:    "a name of letters, digits, '_', '-' and '.'",
+		pattern: regexp.MustCompile(`^[A-Za-z0-9_.-]{1,128}$`),
+	},
 	// scope-token.
 	"scope": {
 		noun:    "scope",

@@ -19,11 +19,17 @@ import (
 // TestGenerated holds the schema and the manual to the types. Run with -update after a change to these.
 func TestGenerated(t *testing.T) {
 	c := readComments(t)
-	schema := c.schemaFile()
+	schema := c.schemaFile(reflect.TypeFor[Config](), "extauthz configuration",
+		"The configuration file of extauthz. docs/config.md explains every key; `extauthz config check FILE` also checks what a schema cannot say.")
+	profiles := c.schemaFile(reflect.TypeFor[ProfileFile](), "cognitoctl configuration",
+		"The configuration file of cognitoctl. docs/callers.md explains it; `cognitoctl config check` also checks what a schema cannot say.")
 	for file, want := range map[string][]byte{
-		"extauthz.schema.json":            schema,
-		"../../docs/extauthz.schema.json": schema,
-		"../../docs/config.md":            c.manual(t),
+		"extauthz.schema.json":              schema,
+		"../../docs/extauthz.schema.json":   schema,
+		"../../docs/config.md":              c.manual(t),
+		"cognitoctl.schema.json":            profiles,
+		"../../docs/cognitoctl.schema.json": profiles,
+		"../../docs/profiles.md":            c.profileManual(),
 	} {
 		if *update {
 			if err := os.WriteFile(file, want, 0o644); err != nil {
@@ -54,18 +60,26 @@ func TestComments(t *testing.T) {
 		}
 	}
 	walk(reflect.TypeFor[Config]())
+	walk(reflect.TypeFor[ProfileFile]())
 }
 
-// comments are those of the types and fields of config.go, by "Type" and "Type.Field", on one line each.
+// comments are those of the types and fields of config.go and profiles.go, by "Type" and "Type.Field", on one line each.
 type comments map[string]string
 
 func readComments(t *testing.T) comments {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "config.go", nil, parser.ParseComments)
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := make(comments)
+	for _, name := range []string{"config.go", "profiles.go"} {
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.read(file)
+	}
+	return c
+}
+
+func (c comments) read(file *ast.File) {
 	oneLine := func(g *ast.CommentGroup) string { return strings.Join(strings.Fields(g.Text()), " ") }
 	ast.Inspect(file, func(n ast.Node) bool {
 		decl, ok := n.(*ast.GenDecl)
@@ -85,17 +99,15 @@ func readComments(t *testing.T) comments {
 		}
 		return false
 	})
-	return c
 }
 
 // object is a JSON object; encoding/json writes its members in order of their names.
 type object = map[string]any
 
-func (c comments) schemaFile() []byte {
-	s := c.schema(reflect.TypeFor[Config](), field{}, "")
+func (c comments) schemaFile(file reflect.Type, title, description string) []byte {
+	s := c.schema(file, field{}, "")
 	s["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-	s["title"] = "extauthz configuration"
-	s["description"] = "The configuration file of extauthz. docs/config.md explains every key; `extauthz config check FILE` also checks what a schema cannot say."
+	s["title"], s["description"] = title, description
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -378,4 +390,53 @@ what stands under names of your own (pools, clients, claims), can only be writte
 A variable that begins with ` + "`EXTAUTHZ__`" + ` and belongs to no key is a problem, so a misspelt one does not go unnoticed.
 Variables with a single underscore, such as the ` + "`EXTAUTHZ_PORT`" + ` that Kubernetes sets for a Service named extauthz, are
 ignored.
+`
+
+// profileManual returns docs/profiles.md.
+func (c comments) profileManual() []byte {
+	var b strings.Builder
+	b.WriteString(profileHead)
+	profile := reflect.TypeFor[Profile]()
+	for _, f := range fieldsOf(profile) {
+		c.key(&b, profile, f, f.key, nil)
+	}
+	return []byte(b.String())
+}
+
+const profileHead = `# Profiles of cognitoctl
+
+<!-- Generated from the comments and tags in internal/config/profiles.go: go test ./internal/config -update -->
+
+The configuration file of cognitoctl holds profiles: what does not change about an app client, under a name. It is YAML,
+at the place that ` + "`cognitoctl config path`" + ` prints, or where ` + "`--config`" + ` or ` + "`COGNITOCTL_CONFIG`" + ` says. [callers.md](callers.md)
+shows what they are good for.
+
+` + "```yaml" + `
+default: orders
+profiles:
+  orders:
+    domain: my-team
+    userPoolId: eu-west-1_AbCdEfGhI
+    clientId: 7a8b9c0d1e2f3g4h5i6j7k8
+    clientSecretFile: [orders.secret]
+    scopes: [orders/read]
+  me:
+    domain: my-team
+    userPoolId: eu-west-1_AbCdEfGhI
+    clientId: 3n4b5urk1ft4fl3mg5e62d9ado
+    scopes: [openid, email]
+` + "```" + `
+
+- **` + "`default`" + `** is the profile that counts where none is named by ` + "`--profile`" + ` or ` + "`COGNITOCTL_PROFILE`" + `. It need not be said
+  while there is only one. It is left out if a flag or a variable names another app client.
+- **Each key** of a profile is also a flag, with hyphens (` + "`--client-id`" + `; lists in the singular, and repeated), and a variable,
+  in upper case (` + "`COGNITOCTL_CLIENT_ID`" + `; lists with spaces between). A flag counts most, then a variable, then the profile.
+- **What replaces a key** replaces what belongs to it: the secret of a profile does not go to another app client, and the keys
+  of an issuer do not verify the tokens of another. ` + "`cognitoctl config show`" + ` prints what counts, and where each value is from.
+- **Secrets** do not stand in the file. It says in which files or variables they are, or which command prints them.
+- **The file is strict**: what is wrong with it is said at once, with its place and what would be valid (` + "`cognitoctl config check`" + `).
+  [cognitoctl.schema.json](cognitoctl.schema.json) helps editors.
+
+## The keys of a profile
+
 `

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"regexp"
@@ -224,6 +225,8 @@ func hintFormat(name, text string) string {
 	switch name {
 	case "url":
 		return hintURL(text)
+	case "domain":
+		return hintDomain(text)
 	case "name":
 		return hintName(text)
 	case "clientID":
@@ -265,6 +268,12 @@ func hintURL(s string) string {
 		return "write https://" + s
 	}
 	return ""
+}
+
+func hintDomain(s string) string {
+	_, host, _ := strings.Cut(strings.ToLower(s), "://")
+	host, _, _ = strings.Cut(cmp.Or(host, strings.ToLower(s)), "/")
+	return write("domain", host)
 }
 
 func hintName(s string) string {

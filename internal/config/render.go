@@ -110,7 +110,7 @@ func anyMap(v reflect.Value) map[string]bool {
 
 func scalarNode(v reflect.Value, f field) *yaml.Node {
 	switch {
-	case f.secret:
+	case f.redacted:
 		return textNode(redacted)
 	case v.Type() == durationType:
 		return textNode(writeDuration(time.Duration(v.Int())))

@@ -113,6 +113,9 @@ func (d *decoder) syntaxError(data []byte, err error) (at place, key, message, h
 	if inOpaque(lines, n) {
 		message, hint = "found what is no YAML (it is in the section opa and not shown)", "quote text that has a meaning in YAML"
 	}
+	if d.hides != nil && d.hides(line) {
+		message, hint = "found what is no YAML (it may hold a secret and is not shown)", d.other("clientSecret")
+	}
 	return at, "", message, hint
 }
 

@@ -93,7 +93,7 @@ func fences(t testing.TB, file string) (all []fence) {
 }
 
 // programs are those that a line of a block without a language is taken for a command of.
-var programs = regexp.MustCompile(`^(make|extauthz|bin/extauthz|fakecognito|curl|kubectl|istioctl|opa|go|docker|helm) `)
+var programs = regexp.MustCompile(`^([A-Z_]+=\S+ )*(make|extauthz|bin/extauthz|fakecognito|cognitoctl|curl|kubectl|istioctl|opa|go|docker|helm) `)
 
 func commands(t testing.TB, file string) (all []command) {
 	t.Helper()
@@ -137,9 +137,18 @@ func TestDocumentedCommands(t *testing.T) {
 		if heldElsewhere[name] != "" {
 			continue
 		}
+		var callers *callersPage // started when a command needs it
 		for _, c := range commands(t, file) {
+			if callers == nil && strings.Contains(c.text, "cognitoctl ") {
+				callers = newCallersPage(t)
+			}
 			t.Run(name+"/"+c.text, func(t *testing.T) {
 				switch program, _, _ := strings.Cut(c.text, " "); {
+				case strings.Contains(c.text, "cognitoctl "):
+					callers.run(t, c)
+				case c.text == "fakecognito", program == "export":
+					// The stand-in that callers.run has; cmd/fakecognito holds the program itself. What is exported is in its
+					// environment.
 				case strings.HasPrefix(c.text, "make demo") && c.want != "":
 					demoOutput(t, c)
 				case program == "make":
@@ -325,11 +334,15 @@ func matches(t *testing.T, c command, out string) {
 	}
 }
 
-// The Go of the README compiles, and is that of the package's own documentation.
+// The Go of the README compiles, and is that of the package's own documentation, or of the programs of docs/callers.md.
 func TestGoInREADME(t *testing.T) {
-	doc, err := os.ReadFile(filepath.Join(root(t), "pkg", "validator", "validator.go"))
-	if err != nil {
-		t.Fatal(err)
+	var doc []byte
+	for _, name := range []string{"pkg/validator/validator.go", "docs/callers.md"} {
+		text, err := os.ReadFile(filepath.Join(root(t), filepath.FromSlash(name)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		doc = append(doc, text...)
 	}
 	for _, f := range fences(t, filepath.Join(root(t), "README.md")) {
 		if f.info != "go" {
@@ -341,7 +354,7 @@ func TestGoInREADME(t *testing.T) {
 				line = "v, err := validator.New(validator.Config{"
 			}
 			if !bytes.Contains(doc, []byte(line)) {
-				t.Errorf("README has %q, which the documentation of pkg/validator does not", line)
+				t.Errorf("README has %q, which neither the documentation of pkg/validator nor docs/callers.md has", line)
 			}
 		}
 	}

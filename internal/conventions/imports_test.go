@@ -51,6 +51,12 @@ var mayLink = map[string][]string{
 
 	"pkg/validator/validatortest": {"pkg/validator"},
 
+	"pkg/cognito":             {},
+	"pkg/cognito/tokenfile":   {"pkg/cognito"},
+	"pkg/cognito/cognitogrpc": {"pkg/cognito"},
+	"pkg/cognito/login":       {"pkg/cognito", "pkg/validator"},
+	"pkg/cognito/identity":    {"pkg/cognito"}, // only what is internal to it
+
 	"internal/route":       {},
 	"internal/config":      {"internal/route"},
 	"internal/authz":       {"internal/asynclog", "internal/decisionlog", "internal/route", "pkg/policy", "pkg/validator", "policies"},
@@ -73,21 +79,28 @@ var mayLink = map[string][]string{
 		"pkg/policy", "pkg/validator", "policies",
 	},
 	"cmd/fakecognito": {"internal/cognitotest"},
+	"cmd/cognitoctl": {
+		"internal/config", "internal/route", "pkg/cognito", "pkg/cognito/identity", "pkg/cognito/login", "pkg/cognito/tokenfile", "pkg/validator",
+	},
 }
 
 // onlyIn says which of our packages may link what others have written, by the start of its path.
 var onlyIn = map[string][]string{
-	"github.com/lestrrat-go/jwx/v2":                 {"pkg/validator", "pkg/validator/validatortest", "internal/authz", "cmd/extauthz", "internal/bench"},
-	"github.com/maypok86/otter":                     {"pkg/validator", "pkg/validator/validatortest", "pkg/policy", "internal/authz", "internal/decisionlog", "internal/decisionlog/opalog", "cmd/extauthz", "internal/bench"},
+	"github.com/lestrrat-go/jwx/v2":                 {"pkg/validator", "pkg/validator/validatortest", "internal/authz", "cmd/extauthz", "internal/bench", "pkg/cognito/login", "cmd/cognitoctl"},
+	"github.com/maypok86/otter":                     {"pkg/validator", "pkg/validator/validatortest", "pkg/policy", "internal/authz", "internal/decisionlog", "internal/decisionlog/opalog", "cmd/extauthz", "internal/bench", "pkg/cognito/login", "cmd/cognitoctl"},
 	"github.com/open-policy-agent/opa":              {"pkg/policy", "internal/authz", "internal/opa", "cmd/extauthz", "internal/decisionlog", "internal/decisionlog/opalog", "internal/bench/stockopa"},
 	"github.com/envoyproxy/go-control-plane":        {"internal/authz", "internal/server", "cmd/extauthz", "internal/bench", "internal/bench/noop", "internal/bench/stockopa"},
-	"google.golang.org/grpc":                        {"internal/authz", "internal/server", "internal/unary", "internal/telemetry", "cmd/extauthz", "pkg/policy", "internal/lab", "internal/demo", "internal/decisionlog", "internal/decisionlog/opalog", "internal/bench", "internal/bench/noop", "internal/bench/stockopa"},
+	"google.golang.org/grpc":                        {"internal/authz", "internal/server", "internal/unary", "internal/telemetry", "cmd/extauthz", "pkg/policy", "internal/lab", "internal/demo", "internal/decisionlog", "internal/decisionlog/opalog", "internal/bench", "internal/bench/noop", "internal/bench/stockopa", "pkg/cognito/cognitogrpc"},
 	"go.opentelemetry.io/otel":                      {"internal/authz", "internal/server", "internal/telemetry", "cmd/extauthz", "pkg/policy", "internal/opa", "internal/decisionlog", "internal/decisionlog/opalog"},
-	"github.com/spf13/cobra":                        {"cmd/extauthz", "cmd/fakecognito"},
-	"go.yaml.in/yaml":                               {"internal/config", "internal/lab", "internal/demo", "cmd/extauthz", "pkg/policy", "internal/authz", "internal/opa", "internal/decisionlog", "internal/decisionlog/opalog", "internal/bench", "internal/bench/stockopa"},
+	"github.com/spf13/cobra":                        {"cmd/extauthz", "cmd/fakecognito", "cmd/cognitoctl"},
+	"go.yaml.in/yaml":                               {"cmd/cognitoctl", "internal/config", "internal/lab", "internal/demo", "cmd/extauthz", "pkg/policy", "internal/authz", "internal/opa", "internal/decisionlog", "internal/decisionlog/opalog", "internal/bench", "internal/bench/stockopa"},
 	"testing":                                       {"internal/lab", "internal/demo", "pkg/validator/validatortest", "internal/bench"},
 	module + "internal/cognitotest":                 {"internal/lab", "internal/demo", "cmd/fakecognito", "internal/bench"},
-	"github.com/aws/aws-sdk-go-v2":                  {},
+	"github.com/aws/aws-sdk-go-v2":                  {"pkg/cognito/identity", "cmd/cognitoctl"},
+	"github.com/cli/browser":                        {"pkg/cognito/login", "cmd/cognitoctl"},
+	"github.com/gofrs/flock":                        {"pkg/cognito/internal/privatefile", "pkg/cognito/tokenfile", "pkg/cognito/login", "pkg/cognito/identity", "cmd/cognitoctl"},
+	"golang.org/x/oauth2":                           {"pkg/cognito", "pkg/cognito/tokenfile", "pkg/cognito/cognitogrpc", "pkg/cognito/login", "cmd/cognitoctl"},
+	"github.com/aws/smithy-go":                      {"pkg/cognito/identity", "cmd/cognitoctl"},
 	"github.com/open-policy-agent/opa/v1/plugins":   {"internal/opa", "cmd/extauthz", "internal/decisionlog/opalog"},
 	"github.com/open-policy-agent/opa/v1/server":    {"internal/opa", "cmd/extauthz", "internal/decisionlog/opalog"}, // linked by the plugins; none of it runs
 	"github.com/open-policy-agent/opa/v1/sdk":       {},

@@ -206,13 +206,19 @@ func fromMoto(t *testing.T) issued {
 	return issued{validator.CognitoIssuer("eu-west-1", pool), "http://" + addr + "/" + pool + "/.well-known/jwks.json", client, access, id, stop}
 }
 
-func fromCognitoLocal(t *testing.T) issued {
+// cognitoLocal starts one.
+func cognitoLocal(t *testing.T) (addr string, stop func()) {
+	t.Helper()
 	folder, addr := installed(t), freeAddr(t)
 	host, port, _ := net.SplitHostPort(addr)
 	cmd := program(t, folder, "node", filepath.Join(folder, "node_modules", "cognito-local", "lib", "bin", "start.js"))
 	cmd.Dir = t.TempDir() // it keeps its pools in the working directory
 	cmd.Env = append(cmd.Env, "HOST="+host, "PORT="+port)
-	stop := serve(t, addr, cmd)
+	return addr, serve(t, addr, cmd)
+}
+
+func fromCognitoLocal(t *testing.T) issued {
+	addr, stop := cognitoLocal(t)
 	pool, client, access, id := signIn(t, addr)
 	issuer := "http://" + addr + "/" + pool
 	return issued{issuer, validator.JWKSURL(issuer), client, access, id, stop}

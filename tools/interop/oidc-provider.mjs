@@ -9,17 +9,18 @@ const require = createRequire(process.env.INTEROP_NODE_MODULES + "/");
 const { Provider } = await import(pathToFileURL(require.resolve("oidc-provider")));
 
 const { privateKey } = generateKeyPairSync("rsa", { modulusLength: 2048 });
-const client = (id) => ({
+const client = (id, secret = "secret", method = "client_secret_post") => ({
   client_id: id,
-  client_secret: "secret",
-  token_endpoint_auth_method: "client_secret_post",
+  client_secret: secret,
+  token_endpoint_auth_method: method,
   grant_types: ["client_credentials"],
   redirect_uris: [],
   response_types: [],
   scope: "orders/read orders/write",
 });
 const settings = {
-  clients: [client("orders-batch"), client("reports")],
+  // The last has what the encoding of RFC 6749 section 2.3.1 is for.
+  clients: [client("orders-batch"), client("reports"), client("orders:basic", "s+c/r=t%e&:y", "client_secret_basic")],
   jwks: { keys: [{ ...privateKey.export({ format: "jwk" }), kid: "interop", alg: "RS256", use: "sig" }] },
   scopes: ["orders/read", "orders/write"],
   extraTokenClaims: () => ({ token_use: "access" }),
