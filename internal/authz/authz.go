@@ -305,6 +305,9 @@ func (c *check) public() bool { return c.match != nil && c.match.Rule.Public }
 
 // unauthenticated turns an Authenticator's error into the verdict.
 func unauthenticated(err error) verdict {
+	if refused, ok := err.(*validator.TokenError); ok && onlyRefused(refused) { //nolint:errorlint // what follows takes ten times as long
+		return refuse(Reason(refused.Reason)).because(err)
+	}
 	var scopes *validator.InsufficientScopeError
 	switch {
 	case errors.As(err, &scopes):
@@ -320,6 +323,11 @@ func unauthenticated(err error) verdict {
 	}
 	// No Reason: the Authenticator is at fault and the token was not accepted.
 	return fail(KeysUnavailable, err.Error(), time.Second)
+}
+
+// onlyRefused reports whether an error has no cause that could be something else, and is no denial or failure itself.
+func onlyRefused(e *validator.TokenError) bool {
+	return e.Err == nil && e.Reason != validator.ErrClient && e.Reason != validator.ErrKeysUnavailable
 }
 
 // unreadable reports whether the policy was not asked because of the request itself.

@@ -77,21 +77,39 @@ func (r *recorder) log(c *check, v verdict, took time.Duration) {
 			LongMethod: len(c.request.method) > maxMethod,
 		},
 	}
-	if sc := c.spanContext(); sc.HasTraceID() {
-		d.TraceID = sc.TraceID().String()
-	}
+	d.TraceID = c.traceID()
 	if t := c.claims; t != nil {
 		d.Pool, d.Client, d.ClientID, d.TokenID, d.Scopes = t.Pool, c.client, t.ClientID, t.TokenID, t.Scopes
 	}
 	r.Log.To.Record(d)
 }
 
-// spanContext is that of the check's span; without tracing, of the request's own.
-func (c *check) spanContext() trace.SpanContext {
+// traceID is that of the check's span; without one, of the request's own. It is empty without either.
+func (c *check) traceID() string {
 	if c.span != nil {
-		return c.span.SpanContext()
+		return traceIDOf(c.span.SpanContext())
 	}
-	return trace.SpanContextFromContext(c.request.traceContext(context.Background()))
+	parent, ok := c.request.headers.get("traceparent")
+	if !ok {
+		return ""
+	}
+	// 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01, of which nearly all are
+	if parts := strings.SplitN(parent, "-", 5); len(parts) == 4 && parts[0] == "00" && (parts[3] == "00" || parts[3] == "01") {
+		id, err := trace.TraceIDFromHex(parts[1])
+		_, err2 := trace.SpanIDFromHex(parts[2])
+		if err != nil || err2 != nil {
+			return ""
+		}
+		return id.String()
+	}
+	return traceIDOf(trace.SpanContextFromContext(c.request.traceContext(context.Background())))
+}
+
+func traceIDOf(sc trace.SpanContext) string {
+	if !sc.HasTraceID() {
+		return ""
+	}
+	return sc.TraceID().String()
 }
 
 // policyAsked returns the policy that was asked. An Authorizer that does not say which has said its revision.

@@ -14,6 +14,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"github.com/google/go-cmp/cmp"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/cognito-extauthz/extauthz/pkg/policy"
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
@@ -194,6 +195,24 @@ func TestSamplingByOutcome(t *testing.T) {
 		// Eight standard deviations of a binomial distribution are 80.
 		if n := len(lines); n < checks/2-80 || n > checks/2+80 {
 			t.Errorf("%s: %d lines of %d checks, want about half", one, n, checks)
+		}
+	}
+}
+
+// The trace id of a line is what OpenTelemetry makes of the request's traceparent.
+func TestTraceIDIsOpenTelemetrys(t *testing.T) {
+	const id, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+	for _, parent := range []string{
+		"00-" + id + "-" + span + "-01", "00-" + id + "-" + span + "-00", "00-" + id + "-" + span + "-03", "01-" + id + "-" + span + "-01",
+		"01-" + id + "-" + span + "-01-more", "00-" + id + "-" + span + "-01-more", "ff-" + id + "-" + span + "-01", "00-" + id + "-" + span,
+		"00-" + strings.Repeat("0", 32) + "-" + span + "-01", "00-" + id + "-" + strings.Repeat("0", 16) + "-01",
+		"00-" + strings.ToUpper(id) + "-" + span + "-01", "00-" + id[1:] + "-" + span + "-01", "00-" + id + "-x-01", "", "-", "----",
+	} {
+		c := new(check)
+		c.request.headers = headers{{"traceparent", parent}}
+		want := traceIDOf(trace.SpanContextFromContext(c.request.traceContext(t.Context())))
+		if got := c.traceID(); got != want {
+			t.Errorf("%q: trace id %q, want %q", parent, got, want)
 		}
 	}
 }

@@ -15,7 +15,7 @@ const maxHeaderBytes = 4 << 10
 type token struct {
 	kid       string
 	claims    object
-	signed    []byte // the JWS Signing Input (RFC 7515 section 2)
+	signed    string // the JWS Signing Input (RFC 7515 section 2)
 	signature []byte
 }
 
@@ -31,25 +31,27 @@ func parse(compact string) (*token, error) {
 	if n := strings.Count(compact, "."); n != 2 {
 		return nil, refuse(ErrMalformed, "token has %d parts, want the 3 of a compact JWS", n+1)
 	}
-	parts := strings.Split(compact, ".")
-	if strings.ContainsAny(compact, "\r\n") {
+	if strings.Contains(compact, "\r") || strings.Contains(compact, "\n") {
 		return nil, refuse(ErrMalformed, "token has a line break")
 	}
-	if len(parts[0]) > maxHeaderBytes {
-		return nil, refuse(ErrMalformed, "header has %d bytes, want at most %d", len(parts[0]), maxHeaderBytes)
+	end := strings.LastIndexByte(compact, '.')
+	signed, signature := compact[:end], compact[end+1:]
+	encodedHeader, payload, _ := strings.Cut(signed, ".")
+	if len(encodedHeader) > maxHeaderBytes {
+		return nil, refuse(ErrMalformed, "header has %d bytes, want at most %d", len(encodedHeader), maxHeaderBytes)
 	}
-	header, err := decodePart("header", parts[0], maxHeaderValues)
+	header, err := decodePart("header", encodedHeader, maxHeaderValues)
 	if err != nil {
 		return nil, err
 	}
-	t := &token{signed: []byte(compact[:len(parts[0])+1+len(parts[1])])}
+	t := &token{signed: signed}
 	if t.kid, err = checkHeader(header); err != nil {
 		return nil, err
 	}
-	if t.claims, err = decodePart("payload", parts[1], maxClaims); err != nil {
+	if t.claims, err = decodePart("payload", payload, maxClaims); err != nil {
 		return nil, err
 	}
-	if t.signature, err = strictBase64.DecodeString(parts[2]); err != nil || len(t.signature) == 0 {
+	if t.signature, err = strictBase64.DecodeString(signature); err != nil || len(t.signature) == 0 {
 		return nil, refuse(ErrMalformed, "signature is empty or no unpadded base64url")
 	}
 	return t, nil

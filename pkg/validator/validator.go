@@ -309,7 +309,7 @@ func (v *Validator) verify(ctx context.Context, token string) (*verification, er
 		return nil, err
 	}
 	ver := &verification{pool: p, claims: claims, kid: t.kid, key: key}
-	if err := verifyRS256(t.signed, t.signature, key); err != nil {
+	if err := verifyRS256([]byte(t.signed), t.signature, key); err != nil {
 		return ver, errSignature
 	}
 	ver.good = true

@@ -123,7 +123,7 @@ func outcome(compact string, keys StaticKeys) string {
 	if payloadIsNoJSON(err) {
 		parts := strings.Split(compact, ".")
 		if t, err = parse(parts[0] + ".e30." + parts[2]); err == nil {
-			t.signed = []byte(parts[0] + "." + parts[1])
+			t.signed = parts[0] + "." + parts[1]
 		}
 	}
 	if err != nil {
@@ -133,7 +133,7 @@ func outcome(compact string, keys StaticKeys) string {
 	if key == nil {
 		return string(ErrUnknownKey)
 	}
-	if verifyRS256(t.signed, t.signature, key) != nil {
+	if verifyRS256([]byte(t.signed), t.signature, key) != nil {
 		return string(ErrSignature)
 	}
 	return verified
