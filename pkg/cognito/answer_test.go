@@ -86,7 +86,7 @@ func TestParseToken(t *testing.T) {
 		})
 	}
 	longest := strings.Repeat("a", 16<<10)
-	if got, err := parseToken(jsonType, []byte(strings.Replace(good, "abc", longest[13:], 1)), sentAt); err != nil || len(got.AccessToken()) > 16<<10 {
+	if got, err := parseToken(jsonType, []byte(strings.Replace(good, "abc", longest[11:], 1)), sentAt); err != nil || len(got.AccessToken()) != 16<<10 {
 		t.Errorf("got %v, %v, want the longest token accepted", got, err)
 	}
 	for name, tc := range wrong {

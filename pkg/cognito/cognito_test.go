@@ -137,6 +137,15 @@ func TestConfigMayBeChangedLater(t *testing.T) {
 	}
 }
 
+func TestWhatIsNotSetIsNotSent(t *testing.T) {
+	o := &origin{answer: grant}
+	s := newSource(t, originURL, o.use, func(c *Config) { c.Scopes, c.ClientMetadata = nil, map[string]string{} })
+	wantToken(t, s, "token-1")
+	if got, want := o.requests[0].form.Encode(), "grant_type=client_credentials"; got != want {
+		t.Errorf("the form is %s, want %s", got, want)
+	}
+}
+
 func TestCheckURL(t *testing.T) {
 	if err := CheckURL("revokeURL", "https://auth.example.com/oauth2/revoke"); err != nil {
 		t.Error(err)

@@ -593,9 +593,9 @@ func TestExpiryCountsFromTheRequest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		begin2 := begin.Add(-time.Hour)
-		e.Now = func() time.Time { return begin2 }
-		if token, err := e.Token(t.Context(), clientCredentials); err != nil || !token.ObtainedAt.Equal(begin2) {
+		earlier := begin.Add(-time.Hour)
+		e.Now = func() time.Time { return earlier }
+		if token, err := e.Token(t.Context(), clientCredentials); err != nil || !token.ObtainedAt.Equal(earlier) {
 			t.Errorf("got %v, %v, want a token of the clock that is set", token, err)
 		}
 		if !token.ObtainedAt.Equal(begin) || !token.Expiry.Equal(begin.Add(time.Hour)) {

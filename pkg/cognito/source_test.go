@@ -467,6 +467,11 @@ func TestCacheKey(t *testing.T) {
 			t.Errorf("%s makes another key, want the same", name)
 		}
 	}
+	none := func(c *Config) { c.Scopes, c.ClientMetadata = nil, nil }
+	empty := func(c *Config) { c.Scopes, c.ClientMetadata = []string{}, map[string]string{} }
+	if key(none) != key(empty) {
+		t.Error("nothing and what is empty make two keys, want one")
+	}
 	seen := map[string]string{base: "the base"}
 	for name, edit := range map[string]func(*Config){
 		"another scope":             func(c *Config) { c.Scopes = []string{"a", "c"} },
