@@ -422,12 +422,7 @@ func TestPortTaken(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			l, err := net.Listen("tcp", tt.taken)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer l.Close()
-			_, port, _ := net.SplitHostPort(l.Addr().String())
+			l, port := takePort(t, tt.taken)
 			f := start(t)
 			tokens, err := f.authenticator(t, func(c *Config) { c.RedirectURL = "http://" + tt.host + ":" + port }).Login(t.Context())
 			var taken *PortError
@@ -453,6 +448,32 @@ func TestPortTaken(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// takePort listens on a port of the address that is free on all others of localhost.
+func takePort(t *testing.T, addr string) (l net.Listener, port string) {
+	t.Helper()
+	for {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		free := true
+		for _, host := range []string{"127.0.0.1", "::1"} {
+			if other := net.JoinHostPort(host, port); other != l.Addr().String() {
+				o, err := net.Listen("tcp", other)
+				if free = free && err == nil; err == nil {
+					o.Close()
+				}
+			}
+		}
+		if free {
+			t.Cleanup(func() { l.Close() })
+			return l, port
+		}
+		l.Close()
 	}
 }
 

@@ -600,6 +600,9 @@ func TestSessionThatHasEnded(t *testing.T) {
 	f := start(t)
 	var log output
 	s := f.signedIn(t, func(c *SessionConfig) { c.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	if _, err := s.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	f.pool.RevokeSignIns()
 	mustTokens(t, s) // nobody knows yet
 	f.clock.add(56 * time.Minute)
