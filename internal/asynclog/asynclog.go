@@ -31,13 +31,19 @@ type Limits struct {
 
 // A Queue is safe for concurrent use.
 type Queue struct {
-	items chan Item
+	items chan waiting
 	bytes atomic.Int64 // of the items that wait
 	most  int64
 	done  chan struct{}
 
 	mu     sync.RWMutex // orders Put and Close
 	closed bool
+}
+
+// A waiting item has the size that it was taken with.
+type waiting struct {
+	item Item
+	size int64
 }
 
 // batch is how many items are handed on at once if they are there.
@@ -50,7 +56,7 @@ const linger = 2 * time.Millisecond
 // NewQueue returns a Queue whose goroutine hands items to take, in order. The slice is only good for the call. Close
 // ends it.
 func NewQueue(limits Limits, take func(items []Item)) *Queue {
-	q := &Queue{items: make(chan Item, limits.Items), most: int64(limits.Bytes), done: make(chan struct{})}
+	q := &Queue{items: make(chan waiting, limits.Items), most: int64(limits.Bytes), done: make(chan struct{})}
 	go q.run(take)
 	return q
 }
@@ -63,32 +69,31 @@ func (q *Queue) run(take func(items []Item)) {
 		if len(q.items) < batch {
 			time.Sleep(linger - time.Since(written))
 		}
-		items = q.more(append(items[:0], first))
-		size := 0
-		for _, item := range items {
-			size += item.Size()
+		items = append(items[:0], first.item)
+		size := first.size
+		for len(items) < batch {
+			next, ok := q.poll()
+			if !ok {
+				break
+			}
+			items = append(items, next.item)
+			size += next.size
 		}
 		take(items)
 		written = time.Now()
 		clear(items)
-		q.bytes.Add(-int64(size))
+		q.bytes.Add(-size)
 	}
 }
 
-// more adds the items that are there already.
-func (q *Queue) more(items []Item) []Item {
-	for len(items) < batch {
-		select {
-		case item, ok := <-q.items:
-			if !ok {
-				return items
-			}
-			items = append(items, item)
-		default:
-			return items
-		}
+// poll returns an item that is there already.
+func (q *Queue) poll() (waiting, bool) {
+	select {
+	case next, ok := <-q.items:
+		return next, ok
+	default:
+		return waiting{}, false
 	}
-	return items
 }
 
 // Put takes an item, or loses it if too much waits already. It never waits.
@@ -110,7 +115,7 @@ func (q *Queue) put(item Item) bool {
 		return false
 	}
 	select {
-	case q.items <- item:
+	case q.items <- waiting{item, size}:
 		return true
 	default:
 		q.bytes.Add(-size)

@@ -62,12 +62,13 @@ func (r *recorder) log(c *check, v verdict, took time.Duration) {
 	d := &decisionlog.Decision{
 		ID: c.id, Time: c.start, Took: took,
 		Outcome: string(v.outcome), Reason: string(v.reason), Status: v.status, Detail: v.detail, Failed: v.outcome == Failed,
-		Method: short(c.request.method), Host: c.request.host, Path: c.request.path.Canonical, Route: c.routeName(),
-		SourcePrincipal: c.request.principal,
-		Policy:          c.policyAsked(v),
-		ConfigRevision:  r.Log.ConfigRevision,
-		Read:            c.steps.read, ToRoute: c.steps.route, Authenticate: c.steps.authenticate, Authorize: c.steps.authorize, Respond: c.steps.respond,
-		RequestID:   requestID(c.request.headers.value("x-request-id")),
+		// Copies: a line may wait, and as parts of the message these would keep all of it, the body too.
+		Method: strings.Clone(short(c.request.method)), Host: strings.Clone(c.request.host), Path: strings.Clone(c.request.path.Canonical),
+		Route: c.routeName(), SourcePrincipal: strings.Clone(c.request.principal),
+		Policy:         c.policyAsked(v),
+		ConfigRevision: r.Log.ConfigRevision,
+		Read:           c.steps.read, ToRoute: c.steps.route, Authenticate: c.steps.authenticate, Authorize: c.steps.authorize, Respond: c.steps.respond,
+		RequestID:   strings.Clone(requestID(c.request.headers.value("x-request-id"))),
 		SampleRatio: ratio,
 		Included:    r.included(c),
 		Replay:      r.replay,
@@ -128,12 +129,12 @@ func (r *recorder) included(c *check) []decisionlog.Included {
 	}
 	for _, name := range r.Log.Headers {
 		if value, ok := c.request.headers.get(name); ok {
-			add(decisionlog.Headers, name, value)
+			add(decisionlog.Headers, name, strings.Clone(value))
 		}
 	}
 	if len(r.Log.Query) > 0 {
 		_, query, _ := strings.Cut(c.request.rawPath, "?")
-		values, _ := url.ParseQuery(query) // what can be read of it
+		values, _ := url.ParseQuery(strings.Clone(query)) // what can be read of it
 		for _, name := range r.Log.Query {
 			if list := values[name]; len(list) > 0 {
 				add(decisionlog.Query, name, parameter(list))

@@ -93,7 +93,7 @@ func (r *record) place() {
 		}
 	}
 	for i, f := range r.Included {
-		value := r.included[i]
+		value := copyJSON(r.included[i]) // rules change the document in place, and a claim is that of all who send the token
 		if s, ok := value.(string); ok && f.Kind == Query {
 			value = []any{s} // the policy has a list
 		}
@@ -101,6 +101,25 @@ func (r *record) place() {
 			put(r.doc, f.path(), value)
 		}
 	}
+}
+
+// copyJSON copies the objects and lists of a JSON value.
+func copyJSON(value any) any {
+	switch v := value.(type) {
+	case map[string]any:
+		object := make(map[string]any, len(v))
+		for name, member := range v {
+			object[name] = copyJSON(member)
+		}
+		return object
+	case []any:
+		list := make([]any, len(v))
+		for i, item := range v {
+			list[i] = copyJSON(item)
+		}
+		return list
+	}
+	return value
 }
 
 func put(doc map[string]any, path []string, value any) {
