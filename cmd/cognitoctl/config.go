@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/cognito-extauthz/extauthz/internal/config"
+	"github.com/cognito-extauthz/extauthz/pkg/validator"
 )
 
 func profilesCommand() *cobra.Command {
@@ -109,7 +111,7 @@ them. Each key is also a flag and a variable; a flag counts most, then a variabl
 	cmd.AddCommand(checkCommand(), showCommand(), &cobra.Command{
 		Use:     "path",
 		Short:   "Print where the configuration file is, or would be",
-		Example: "  ${EDITOR:-vi} \"$(cognitoctl config path)\"",
+		Example: "  mkdir -p \"$(dirname \"$(cognitoctl config path)\")\"\n  ${EDITOR:-vi} \"$(cognitoctl config path)\"",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := configPath(cmd)
@@ -170,7 +172,8 @@ func showCommand() *cobra.Command {
 		Use:   "show",
 		Short: "Show what counts: the profile, with the environment over it, and where each value is from",
 		Long: `show prints the profile as the other commands see it: with what the environment says over it, with every
-default filled in, and with the place that each value is from. No secret is read or shown.`,
+default filled in, and with the place that each value is from. Behind it, as comments, stand the addresses
+and issuers that follow from it. No secret is read or shown.`,
 		Example: "  cognitoctl config show --profile orders",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -183,9 +186,44 @@ default filled in, and with the place that each value is from. No secret is read
 					return err
 				}
 			}
-			return printf("%s", s.YAML())
+			return printf("%s%s", s.YAML(), s.derived())
 		},
 	}
 	addSettings(cmd, clientFlags, endpointFlags, poolFlags, verifyFlags, loginFlags, logoutFlags, identityFlags)
 	return cmd
+}
+
+// derived says what follows from the settings and is not among them, as comments of YAML.
+func (s *settings) derived() string {
+	var b strings.Builder
+	add := func(key, value, from string) {
+		if b.Len() == 0 {
+			b.WriteString("# what follows from it:\n")
+		}
+		fmt.Fprintf(&b, "# %s: %s # from %s\n", key, visible(value), from)
+	}
+	if text, err := s.tokenURL(); err == nil {
+		from := "tokenUrl"
+		if s.TokenURL == "" {
+			from = "domain"
+			if !strings.Contains(s.Domain, ".") {
+				from = "domain, region"
+			}
+			add("tokenUrl", text, from)
+		}
+		if base, ok := strings.CutSuffix(text, "/oauth2/token"); ok && s.AuthorizeURL == "" {
+			add("authorizeUrl", base+"/oauth2/authorize", from)
+		}
+	}
+	if s.Issuer == "" && s.UserPoolID != "" {
+		add("issuer", strings.Join(s.issuers(), " or "), "userPoolId")
+	}
+	if issuers := s.issuers(); issuers != nil && s.JWKSURL == "" && s.JWKSFile == "" {
+		from := "userPoolId"
+		if s.Issuer != "" {
+			from = "issuer"
+		}
+		add("jwksUrl", validator.JWKSURL(issuers[0]), from)
+	}
+	return b.String()
 }

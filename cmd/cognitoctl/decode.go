@@ -22,14 +22,14 @@ func decodeCommand() *cobra.Command {
 		Long: `decode shows the header and the claims of a token, with times that people can read. It VERIFIES NOTHING:
 anybody can have written the token. cognitoctl verify tells whether it is good.
 
-It reads FILE or standard input, and takes a token, an Authorization header or the answer of a token
-endpoint. A token does not belong on a command line, which every user of the machine can read.`,
+It reads FILE or standard input, and takes a token, an Authorization header or the JSON answer that a
+token came in. A token does not belong on a command line, which every user of the machine can read.`,
 		Example: `  cognitoctl token | cognitoctl decode
   cognitoctl token | cognitoctl decode --json | jq -r .claims.scope
   cognitoctl decode token.txt`,
 		Args: arguments(0, 1, "at most one file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			token, err := readToken(cmd.Context(), args)
+			token, err := readToken(cmd, args)
 			if err != nil {
 				return err
 			}

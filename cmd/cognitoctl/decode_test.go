@@ -30,7 +30,8 @@ func TestTakeToken(t *testing.T) {
 		`{"access_token":"a.b.c","expires_in":3600}`:  "a.b.c",
 		`{"id_token":"i.d.t"}`:                        "i.d.t",
 		`{"id_token":"i.d.t","access_token":"a.b.c"}`: "a.b.c",
-		`{"token":"x"}`:                               "",
+		`{"token":"a.b.c"}`:                           "a.b.c",
+		`{"error":"invalid_client"}`:                  "",
 		"Basic abc":                                   "Basic abc",
 	} {
 		if got := takeToken(text); got != want {

@@ -66,7 +66,7 @@ ended it. If there is no token, it is not started.`,
 			return runWith(cmd.Context(), source, t, env, s.childEnvironment(env), program, args)
 		},
 	}
-	cmd.Flags().StringVar(&env, "env", "COGNITO_ACCESS_TOKEN", "the variable with the token; those of the files begin so")
+	cmd.Flags().StringVar(&env, "env", "COGNITO_ACCESS_TOKEN", "`NAME` of the variable with the token; those of the files are NAME_FILE and NAME_HEADER_FILE")
 	cmd.Flags().SetInterspersed(false) // the program's flags are its own
 	addSource(cmd, &opts)
 	return cmd

@@ -28,7 +28,7 @@ const (
 	exitFailed      = 1
 	exitUsage       = 2   // the command line, a variable or the configuration is wrong
 	exitRefused     = 3   // the token, the app client or the request is refused: trying again does not help
-	exitNotEnough   = 4   // the token is good and lacks a scope, or its client is not among those allowed
+	exitNotEnough   = 4   // the token is good and lacks a scope; or its client is not accepted, and the signature was not looked at
 	exitUnavailable = 5   // an endpoint cannot be reached, or says that it cannot answer now: trying again may help
 	exitLogin       = 6   // a person has to log in
 	exitCannotRun   = 126 // exec: the program is there and cannot be run, as with env(1)
@@ -121,7 +121,7 @@ func classify(err error) (code int, hint string) {
 	case errors.As(err, &aws):
 		return classifyAWS(aws)
 	case errors.As(err, new(*identity.RoleError)):
-		return exitUsage, "name one with --role-arn, or enough of its end with --role-suffix"
+		return exitRefused, "name one with --role-arn, or enough of its end with --role-suffix"
 	case errors.As(err, new(*login.AuthorizationError)), errors.As(err, new(*login.TokenRefusedError)):
 		return exitRefused, ""
 	case errors.As(err, new(*login.TimeoutError)):

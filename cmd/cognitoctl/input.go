@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
@@ -18,8 +20,8 @@ import (
 const maxInput = validator.MaxTokenBytes + 4<<10
 
 // readToken reads a token from a file, or from standard input if name is "" or "-". What people have at hand is taken as it
-// is: a token, an Authorization header, or the JSON of a token endpoint or of cognitoctl token --json.
-func readToken(ctx context.Context, args []string) (string, error) {
+// is: a token, an Authorization header, or the JSON of a token endpoint, of cognitoctl token --json or of fakecognito.
+func readToken(cmd *cobra.Command, args []string) (string, error) {
 	name := "-"
 	if len(args) > 0 {
 		name = args[0]
@@ -27,16 +29,22 @@ func readToken(ctx context.Context, args []string) (string, error) {
 	if looksLikeToken(name) {
 		return "", &codedError{exitUsage, errors.New("found a token on the command line, want it on standard input or in a file"), "every user of the machine can read command lines, and the shell keeps them; this token has been shown"}
 	}
-	text, err := readInput(ctx, name)
+	text, err := readInput(cmd.Context(), name)
 	if err != nil {
 		return "", err
 	}
 	if len(text) > maxInput {
 		return "", &codedError{exitRefused, fmt.Errorf("found more than %d bytes, want a token", maxInput), ""}
 	}
-	token := takeToken(strings.TrimSpace(text))
-	if token == "" {
-		return "", &codedError{exitUsage, errors.New("found nothing, want a token"), "cognitoctl token | cognitoctl decode"}
+	text = strings.TrimSpace(text)
+	token := takeToken(text)
+	switch hint := "cognitoctl token | " + cmd.CommandPath(); {
+	case text == "":
+		return "", &codedError{exitUsage, errors.New("found nothing, want a token"), hint}
+	case token == "" && strings.HasPrefix(text, "{"):
+		return "", &codedError{exitUsage, errors.New("found JSON that has neither access_token nor id_token nor token, want a token"), hint}
+	case token == "":
+		return "", &codedError{exitUsage, errors.New("found a header without a token, want a token"), hint}
 	}
 	return token, nil
 }
@@ -105,12 +113,10 @@ func takeToken(text string) string {
 	var answer struct {
 		AccessToken string `json:"access_token"`
 		IDToken     string `json:"id_token"`
+		Token       string `json:"token"` // of fakecognito's /_control/token
 	}
 	if strings.HasPrefix(text, "{") && json.Unmarshal([]byte(text), &answer) == nil {
-		if answer.AccessToken != "" {
-			return answer.AccessToken
-		}
-		return answer.IDToken
+		return cmp.Or(answer.AccessToken, answer.IDToken, answer.Token)
 	}
 	if name, rest, ok := strings.Cut(text, ":"); ok && strings.EqualFold(strings.TrimSpace(name), "authorization") {
 		text = strings.TrimSpace(rest)

@@ -39,10 +39,12 @@ func command() *cobra.Command {
 what needs them. Amazon bills each token request of a machine, so tokens are kept in a cache that
 all processes of a user share.
 
-A machine has an app client with a secret:
+A machine has an app client with a secret, which comes from a variable:
 
-  export COGNITOCTL_CLIENT_SECRET=...        # or --client-secret-file FILE
-  cognitoctl token --domain my-team --region eu-west-1 --client-id 7a8b9c0d1e2f3g4h5i6j7k8
+  COGNITOCTL_CLIENT_SECRET=... cognitoctl token \
+    --domain my-team --region eu-west-1 --client-id 7a8b9c0d1e2f3g4h5i6j7k8
+
+or from a file (--client-secret-file) or a command (--client-secret-command).
 
 What stays the same goes into a profile (cognitoctl config --help), and commands get short:
 
@@ -53,11 +55,13 @@ A person logs in with the browser:
 
   cognitoctl login --profile me
   cognitoctl whoami --profile me`,
+		Version:       programVersion(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          knownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetVersionTemplate("cognitoctl {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	root.SetUsageFunc(printUsage)
 	addPlaces(root)

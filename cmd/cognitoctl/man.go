@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"os"
+	"regexp"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
@@ -25,12 +27,26 @@ what --help says. Their date is today's, or SOURCE_DATE_EPOCH.`,
 			root := cmd.Root()
 			root.DisableAutoGenTag = true
 			showPlaceholders(root)
+			fenceBlocks(root)
 			header := &doc.GenManHeader{Section: "1", Source: "cognitoctl " + programVersion(), Manual: "extauthz"}
 			if err := doc.GenManTree(root, header, args[0]); err != nil {
 				return fmt.Errorf("write man pages: %w", err)
 			}
 			return nil
 		},
+	}
+}
+
+// indented are lines that stand as they are, such as examples.
+var indented = regexp.MustCompile(`(?m)(^  .*\n?)+(^\n(^  .*\n?)+)*`)
+
+// fenceBlocks has the pages show the indented lines of a description as they are; the library takes two spaces for nothing.
+func fenceBlocks(cmd *cobra.Command) {
+	cmd.Long = indented.ReplaceAllStringFunc(cmd.Long, func(block string) string {
+		return "```\n" + strings.TrimRight(block, "\n") + "\n```\n"
+	})
+	for _, c := range cmd.Commands() {
+		fenceBlocks(c)
 	}
 }
 

@@ -211,6 +211,9 @@ func load(cmd *cobra.Command, person bool) (*settings, error) {
 	if os.Getenv(secretVariable) != "" && !person {
 		environ = append(environ, config.Setting{Key: "clientSecretEnv", Source: secretVariable, Values: []string{secretVariable}})
 	}
+	if err := checkScopes(environ, flags); err != nil {
+		return nil, err
+	}
 	s, err := chooseProfile(cmd, environ, flags)
 	if err != nil {
 		return nil, err
@@ -333,6 +336,27 @@ func words(s config.Setting) []string {
 		return s.Values
 	}
 	return strings.Fields(strings.Join(s.Values, " "))
+}
+
+// checkScopes refuses commas between scopes, of which Cognito would only say that it does not know the scope. A scope that
+// has a comma itself can stand in a profile.
+func checkScopes(layers ...[]config.Setting) error {
+	for _, s := range slices.Concat(layers...) {
+		if s.Key != "scopes" && s.Key != "requiredScopes" {
+			continue
+		}
+		for _, v := range s.Values {
+			if !strings.Contains(v, ",") {
+				continue
+			}
+			want := "want spaces between scopes"
+			if strings.HasPrefix(s.Source, "-") {
+				want += ", or " + s.Source + " repeated"
+			}
+			return &config.Error{Problems: []config.Problem{{Variable: s.Source, Message: fmt.Sprintf("found %q, %s", v, want)}}}
+		}
+	}
+	return nil
 }
 
 // checkVariables reports a variable that looks like one of ours and is none, since a misspelt one would say nothing. Others

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,13 +40,16 @@ of the machine can read. For the same reason a token belongs on a pipe and not a
 
   cognitoctl token --header | curl -H @- https://api.example.com/orders
 
+Without a token, curl sends that request all the same, without one. A script takes cognitoctl exec, which
+then runs nothing.
+
 With --user it is the token of the person who has logged in.
 
 Exit codes: 0 a token is printed; 2 the command line or the configuration is wrong; 3 the token
 endpoint refuses the app client or the request; 5 it cannot be reached; 6 with --user, nobody
 has logged in.`,
-		Example: `  export COGNITOCTL_CLIENT_SECRET=demo_only_secret_of_orders_batch
-  cognitoctl token --token-url http://127.0.0.1:9199/oauth2/token --client-id 1ordersbatch0demo0client00
+		Example: `  COGNITOCTL_CLIENT_SECRET=demo_only_secret_of_orders_batch cognitoctl token \
+    --token-url http://127.0.0.1:9199/oauth2/token --client-id 1ordersbatch0demo0client00
   cognitoctl token --profile orders --header | curl -H @- https://api.example.com/orders
   cognitoctl token --profile orders --scope orders/read --json
   cognitoctl token --profile me --user`,
@@ -133,9 +137,13 @@ func (s *settings) machineSource(cmd *cobra.Command, noCache bool) (*source, err
 		return nil, err
 	}
 	if cfg.Secret == nil {
+		hint := "put it into the variable " + secretVariable + ", or name its file: --client-secret-file FILE"
+		if s.isPersons(cmd, tokenURL) {
+			hint = hintUser
+		}
 		return nil, &codedError{
 			exitUsage, fmt.Errorf("nothing says where the secret of the app client %s is, want --client-secret-file, --client-secret-env or --client-secret-command", s.ClientID),
-			"put it into the variable " + secretVariable + ", or name its file: --client-secret-file FILE",
+			hint,
 		}
 	}
 	if cfg.HTTPClient, err = s.httpClient(); err != nil {
@@ -152,7 +160,7 @@ func (s *settings) machineSource(cmd *cobra.Command, noCache bool) (*source, err
 		return func(ctx context.Context) (bearer, error) {
 			t, err := token(ctx)
 			if err != nil {
-				return bearer{}, s.explainSecret(err)
+				return bearer{}, s.explainRefusal(cmd, tokenURL, err)
 			}
 			return bearer{t.AccessToken(), t.ObtainedAt, t.Expiry}, nil
 		}
@@ -160,10 +168,34 @@ func (s *settings) machineSource(cmd *cobra.Command, noCache bool) (*source, err
 	return &source{Token: get(tokens.Token), Renew: get(tokens.Renew), endpoint: tokenURL}, nil
 }
 
-// explainSecret adds to a refusal of the secret where that is from.
-func (s *settings) explainSecret(err error) error {
+// hintUser is for who asks for a machine's token with what a person logs in with.
+const hintUser = "people log in with this app client: --user is for the token of the person who has logged in"
+
+// isPersons reports whether an app client looks like one that people log in with.
+func (s *settings) isPersons(cmd *cobra.Command, tokenURL string) bool {
+	if slices.Contains(s.Scopes, "openid") { // which no machine can have
+		return true
+	}
+	path, err := loginPath(cmd, tokenURL, s.ClientID)
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat(path)
+	return err == nil
+}
+
+// explainRefusal adds to a refusal of the app client or its secret where the secret is from, or that a person's token may be
+// meant.
+func (s *settings) explainRefusal(cmd *cobra.Command, tokenURL string, err error) error {
 	var request *cognito.TokenRequestError
-	if !errors.As(err, &request) || request.ErrorCode != cognito.InvalidClient {
+	if !errors.As(err, &request) {
+		return err
+	}
+	refused := []string{cognito.InvalidClient, cognito.UnauthorizedClient, cognito.InvalidScope}
+	if slices.Contains(refused, request.ErrorCode) && s.isPersons(cmd, tokenURL) {
+		return &codedError{exitRefused, err, hintUser}
+	}
+	if request.ErrorCode != cognito.InvalidClient {
 		return err
 	}
 	for _, key := range []string{"clientSecretFile", "clientSecretEnv", "clientSecretCommand"} {

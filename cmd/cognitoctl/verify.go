@@ -26,11 +26,11 @@ func verifyCommand() *cobra.Command {
 scopes and signature, with the keys that the user pool publishes or those of a file. It says what the
 token is good for, or the reason why it is refused, which is one of docs/reasons.md.
 
-It reads FILE or standard input, and takes a token, an Authorization header or the answer of a token
-endpoint. Which app clients are accepted is always said: by --client, by the profile, or --any-client.
+It reads FILE or standard input, and takes a token, an Authorization header or the JSON answer that a
+token came in. Which app clients are accepted is always said: by --client, by the profile, or --any-client.
 
-Exit codes: 0 the token is good; 3 it is refused; 4 it is good and not enough (its scopes do not suffice,
-or its client is not among those accepted); 5 the keys could not be had, so nothing is known.`,
+Exit codes: 0 the token is good; 3 it is refused; 4 not enough scopes, or a client that is not accepted
+(then the signature was not looked at); 5 the keys could not be had, so nothing is known.`,
 		Example: `  cognitoctl token | cognitoctl verify
   cognitoctl verify --user-pool-id eu-west-1_AbCdEfGhI --any-client < token.txt
   cognitoctl verify --issuer https://issuer.example/pool --jwks-file jwks.json --client 7a8b9c0d1e2f3g4h5i6j7k8 token.txt
@@ -45,7 +45,7 @@ or its client is not among those accepted); 5 the keys could not be had, so noth
 			if err != nil {
 				return err
 			}
-			token, err := readToken(cmd.Context(), args)
+			token, err := readToken(cmd, args)
 			if err != nil {
 				return err
 			}

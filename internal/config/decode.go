@@ -32,6 +32,7 @@ type decoder struct {
 
 	homes map[string][]string             // for each key the sections that have it
 	other func(key string) (hint string)  // a hint for a key that no section has; nil: none
+	brief bool                            // whether a misspelt key does not bring a list of all
 	hides func(line string) (hidden bool) // reports whether a line that is no YAML must not be shown; nil: none
 }
 
@@ -109,7 +110,7 @@ func parent(key string) string {
 // value decodes a node into v, which the field f describes.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, key string) {
 	if f.secret {
-		defer d.hide(len(d.problems), f, v.Type())
+		defer d.hide(len(d.problems), f, v.Type(), hintBrackets(n, v.Type(), f))
 	}
 	if d.unusual(n, key) {
 		return
@@ -130,13 +131,14 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, f field, key string) {
 	}
 }
 
-// hide takes what a secret is out of the problems from the nth on. What is wrong with it may be told.
-func (d *decoder) hide(n int, f field, t reflect.Type) {
+// hide takes what a secret is out of the problems from the nth on. What is wrong with it may be told, and hint says
+// nothing of it.
+func (d *decoder) hide(n int, f field, t reflect.Type, hint string) {
 	const found = "found a value that is not valid (it is a secret and not shown), want "
 	for i := range d.problems[n:] {
 		p := &d.problems[n+i]
 		if !strings.HasPrefix(p.Message, found) { // that of an item of a list is hidden already
-			p.Message, p.Hint = found+f.want(t), ""
+			p.Message, p.Hint = found+f.want(t), hint
 		}
 	}
 }
@@ -252,16 +254,20 @@ func (d *decoder) memberName(n *yaml.Node, key string) bool {
 }
 
 func (d *decoder) unknownKey(n *yaml.Node, key string, valid []string) {
-	hint := ""
-	if meant := nearest(n.Value, valid); meant != "" {
-		hint = "did you mean " + meant + "?"
-		d.bad[join(key, meant)] = true // it is not missing, only misspelt
+	hint, meant := "", false
+	if near := nearest(n.Value, valid); near != "" {
+		hint, meant = "did you mean "+near+"?", true
+		d.bad[join(key, near)] = true // it is not missing, only misspelt
 	} else if homes := d.homes[n.Value]; len(homes) > 0 {
 		hint = "it belongs to " + oneOf(homes) + "; check the indentation"
 	} else if d.other != nil {
 		hint = d.other(n.Value)
 	}
-	d.report(at(n), join(key, n.Value), "unknown key, want one of "+strings.Join(valid, ", "), hint)
+	message := "unknown key"
+	if !meant || !d.brief {
+		message += ", want one of " + strings.Join(valid, ", ")
+	}
+	d.report(at(n), join(key, n.Value), message, hint)
 }
 
 // mapping decodes a mapping whose keys are the user's names.

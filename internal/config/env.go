@@ -38,7 +38,7 @@ func (d *decoder) environment(environ []string, c *Config) {
 				}
 				d.report(from, v.key, message, hint)
 				if v.field.secret {
-					d.hide(len(d.problems)-1, v.field, v.value.Type())
+					d.hide(len(d.problems)-1, v.field, v.value.Type(), "")
 				}
 				continue
 			}

@@ -64,6 +64,17 @@ func hintList(n *yaml.Node, t reflect.Type, f field) string {
 	return fmt.Sprintf("write [%s]", shorten(strings.Join(items, ", ")))
 }
 
+// hintBrackets is for a secret list with one value that does not stand in brackets. The value is not shown.
+func hintBrackets(n *yaml.Node, t reflect.Type, f field) string {
+	if t.Kind() != reflect.Slice || n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
+		return ""
+	}
+	if f.format == "path" {
+		return "write it in brackets: [FILE]"
+	}
+	return "write it in brackets: [NAME]"
+}
+
 func hintTextType(n *yaml.Node, f field) string {
 	switch {
 	case n.Tag == "!!null":

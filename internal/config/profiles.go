@@ -164,7 +164,7 @@ func ParseProfiles(file string, data []byte) (*ProfileFile, error) {
 func newProfileDecoder(file string) *decoder {
 	d := newDecoder(file)
 	d.least, d.begin = "profiles", "docs/callers.md has one to begin with"
-	d.other = hintSecretKey
+	d.other, d.brief = hintSecretKey, true
 	d.hides = secretLine.MatchString
 	return d
 }
@@ -311,7 +311,7 @@ func (d *decoder) setting(p *Profile, s Setting) {
 	v := reflect.ValueOf(p).Elem().Field(f.index)
 	key, from := join(p.key, s.Key), place{variable: s.Source}
 	if f.secret { // all that are secret are lists
-		defer d.hide(len(d.problems), f.item(), v.Type().Elem())
+		defer d.hide(len(d.problems), f.item(), v.Type().Elem(), "")
 	}
 	d.places[key] = from
 	switch v.Kind() {
@@ -393,6 +393,9 @@ func (p *Profile) YAML() []byte {
 		if s := p.Source(f.key); s != "" {
 			sources[f.key] = s
 		}
+	}
+	if sources["region"] == "" && p.UserPoolID != "" {
+		sources["region"] = "userPoolId"
 	}
 	return render(reflect.ValueOf(p).Elem(), sources)
 }

@@ -89,7 +89,7 @@ func TestProfileMistakes(t *testing.T) {
 	tests := []struct{ name, old, new, want string }{
 		{
 			"an unknown key", "    clientId: 7a", "    clientID: 7a",
-			"c.yaml:6:5: profiles.orders.clientID: unknown key, want one of …\n  hint: did you mean clientId?",
+			"c.yaml:6:5: profiles.orders.clientID: unknown key\n  hint: did you mean clientId?",
 		},
 		{
 			"a key of a profile at the top", "default: orders", "clientId: x",
@@ -105,7 +105,11 @@ func TestProfileMistakes(t *testing.T) {
 		},
 		{
 			"a secret for a list of files", "clientSecretFile: [orders.secret]", "clientSecretFile: " + canary,
-			"c.yaml:7:23: profiles.orders.clientSecretFile: found a value that is not valid (it is a secret and not shown), want a list of paths",
+			"c.yaml:7:23: profiles.orders.clientSecretFile: found a value that is not valid (it is a secret and not shown), want a list of paths\n  hint: write it in brackets: [FILE]",
+		},
+		{
+			"a variable that is no list", "clientSecretFile: [orders.secret]", "clientSecretEnv: ORDERS_SECRET",
+			"c.yaml:7:22: profiles.orders.clientSecretEnv: found a value that is not valid (it is a secret and not shown), want a list of variables\n  hint: write it in brackets: [NAME]",
 		},
 		{
 			"a secret in a line that is no YAML", "clientSecretFile: [orders.secret]", "clientSecret: a: " + canary,
