@@ -100,7 +100,7 @@ func poolConfig(cfg *config.Config, name string, pool config.Pool, keys validato
 		Leeway:         pool.Leeway,
 		ExpLeeway:      pool.ExpLeeway,
 		Keys:           keys,
-		Slow:           unary.Detach,
+		Slow:           unary.Compute, // if keys have to be waited for, the watchdog sees it
 	}
 	if pool.Leeway == 0 {
 		c.Leeway = -1 // none, where zero would mean the default

@@ -89,6 +89,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logge
 		GRPC: cfg.Listen.GRPC, Metrics: cfg.Listen.Metrics, Admin: cfg.Listen.Admin,
 		TLS:            p.tls,
 		Checker:        service,
+		MessageBytes:   messageBytes(cfg),
 		MetricsHandler: tel.Metrics,
 		Effective:      cfg.YAML,
 		Status:         func() any { return p.status(cfg) },
@@ -126,6 +127,13 @@ func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logge
 	stop()
 	running.Wait()
 	return errors.Join(err, sourceErr)
+}
+
+// messageBytes is how long a CheckRequest may be: what the limits of its parts come to, path and host being headers too, and as
+// much again as Envoy may say besides. What is longer is answered as what is over a limit is.
+func messageBytes(cfg *config.Config) int {
+	const besides = 1 << 20
+	return 2*(cfg.Limits.HeaderBytes+cfg.Limits.PathBytes) + cfg.Limits.BodyBytes + besides
 }
 
 func closeTelemetry(tel *telemetry.Telemetry, log *slog.Logger) {

@@ -19,6 +19,9 @@ type Checker interface {
 	CheckMessage(ctx context.Context, dst, msg []byte) []byte
 }
 
+// quickMessage is how long a message may be to be read in some microseconds. One with a body that a policy looks at is not.
+const quickMessage = 32 << 10
+
 // authorizationService is the name of Envoy's service.
 var authorizationService = authv3.Authorization_ServiceDesc.ServiceName
 
@@ -27,6 +30,9 @@ var authorizationService = authv3.Authorization_ServiceDesc.ServiceName
 func (s *Server) methods() map[string]unary.Handler {
 	return map[string]unary.Handler{
 		authv3.Authorization_Check_FullMethodName: func(ctx context.Context, dst, msg []byte) ([]byte, unary.Status) {
+			if len(msg) > quickMessage {
+				unary.Detach(ctx)
+			}
 			return s.cfg.Checker.CheckMessage(ctx, dst, msg), unary.Status{}
 		},
 		healthv1.Health_Check_FullMethodName: decoded(s.health.Check),

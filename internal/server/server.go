@@ -3,6 +3,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -30,6 +31,9 @@ type Config struct {
 	TLS *tls.Config
 
 	Checker Checker
+	// MessageBytes is how long a CheckRequest may be to reach Checker. It should be above Checker's own limits together, as
+	// those tell what was too long. Default 96 MiB.
+	MessageBytes int
 	// MetricsHandler serves /metrics.
 	MetricsHandler http.Handler
 	// Effective returns the effective configuration as YAML, without secrets.
@@ -77,18 +81,19 @@ func Listen(cfg Config) (*Server, error) {
 // The bounds of what clients can make the gRPC listener hold. Those of a request's parts are Checker's, and answered: these are
 // above them, as an error of gRPC's may be an allow to Envoy.
 const (
-	// maxMessage is above the largest limits of a configuration together, bodyBytes and headerBytes.
-	maxMessage = 96 << 20
+	// defaultMessage is above the largest limits of a configuration together, bodyBytes and headerBytes.
+	defaultMessage = 96 << 20
 	// maxHeld is what all messages under way may take, unless GOMEMLIMIT leaves less: a quarter of that.
 	maxHeld = 256 << 20
 )
 
 func (s *Server) newGRPC() *unary.Server {
 	held := min(maxHeld, debug.SetMemoryLimit(-1)/4)
+	message := int64(cmp.Or(s.cfg.MessageBytes, defaultMessage))
 	return unary.New(unary.Config{
 		Methods: s.methods(),
 		TLS:     s.cfg.TLS,
-		Limits:  unary.Limits{MessageBytes: int(min(maxMessage, held)), ConnBytes: held/2 + held/8, Bytes: held},
+		Limits:  unary.Limits{MessageBytes: int(min(message, held)), ConnBytes: held/2 + held/8, Bytes: held},
 		Logger:  s.cfg.Logger,
 	})
 }

@@ -148,6 +148,24 @@ func TestUndecodableBytes(t *testing.T) {
 	}
 }
 
+// A message that is longer than Config.MessageBytes does not reach the checker, and is answered.
+func TestMessageBytes(t *testing.T) {
+	lengths := make(chan int, 2)
+	conn := dial(t, start(t, func(c *Config) { c.MessageBytes, c.Checker = 1000, measurer(lengths) }).grpc)
+	for _, size := range []int{1000, 1001} {
+		var reply []byte
+		err := conn.Invoke(t.Context(), "/envoy.service.auth.v3.Authorization/Check", make([]byte, size), &reply, grpc.ForceCodec(rawCodec{}))
+		if got := <-lengths; err != nil || got != size%1001 {
+			t.Errorf("a message of %d bytes is one of %d to the checker, gRPC error %v, want %d and none", size, got, err, size%1001)
+		}
+	}
+}
+
+// A measurer tells how long its messages are.
+type measurer chan int
+
+func (m measurer) CheckMessage(_ context.Context, dst, msg []byte) []byte { m <- len(msg); return dst }
+
 // A compressed message is not decompressed, and answered all the same.
 func TestCompressedBytes(t *testing.T) {
 	conn := dial(t, start(t, nil).grpc)

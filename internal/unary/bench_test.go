@@ -63,8 +63,8 @@ func BenchmarkTransport(b *testing.B) {
 			}
 			b.ReportAllocs()
 			b.ResetTimer()
-			var buf []byte
-			c.lead(&buf)
+			var w worker
+			c.lead(&w)
 		})
 	}
 }
@@ -112,8 +112,8 @@ func TestAllocations(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var buf []byte
-			c.lead(&buf)
+			var w worker
+			c.lead(&w)
 		})
 	}
 	// Each WINDOW_UPDATE is one more, for sixteen calls.

@@ -29,6 +29,8 @@ type call struct {
 	gone       bool  // no longer among the connection's streams
 	sendWindow int64 // negative after SETTINGS_INITIAL_WINDOW_SIZE went down (RFC 9113 section 6.9.2)
 	rest       []byte
+	sent       int64 // of rest
+	mark       mark
 	trailer    []byte
 	starving   bool // among conn.starved
 

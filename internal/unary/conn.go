@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,7 +27,8 @@ const (
 	readBytes = 32 << 10
 	// maxSettings is how often a client may change its settings. They cost more than the frame that brings them, and no client
 	// sends more than a few.
-	maxSettings = 1000
+	maxSettings        = 1000
+	maxSettingsInFrame = 100
 	// linger is how long a connection that we end waits for the client to end it too, so that the last that we sent arrives.
 	linger = time.Second
 )
@@ -42,13 +44,17 @@ type conn struct {
 	framer     *http2.Framer
 	decoder    *hpack.Decoder
 	request    request
-	recvWindow int64 // what the client may still send
-	credit     int64 // what it may be told that it may send again
-	settings   int   // SETTINGS frames
+	recvWindow int64     // what the client may still send
+	credit     int64     // what it may be told that it may send again
+	settings   int       // SETTINGS frames
+	fresh      []*call   // opened since the last read, and not complete with their headers
+	blockEnds  time.Time // when the header block that is being read must have ended; zero: none is
+	late       bool      // the last look at slow streams came late
 
-	turn atomic.Uint64 // see detach.go
-	seen uint64        // of the watchdog
-	held atomic.Int64  // bytes of messages
+	turn   atomic.Uint64 // see detach.go
+	readAt atomic.Int64  // clock of the last read
+	seen   uint64        // of the watchdog
+	held   atomic.Int64  // bytes of messages
 
 	mu            sync.Mutex // protects what follows
 	streams       map[uint32]*call
@@ -57,18 +63,21 @@ type conn struct {
 	maxID         uint32 // the last that the client opened
 	orphans       int    // handlers whose stream is gone
 	sendWindow    int64
-	initialWindow int64   // of streams
-	shrunk        bool    // the next header block says that the table of ours has no room
-	tableless     bool    // one says so, or has
-	starved       []*call // have something to send and nothing but the connection's window is in the way
-	stalled       int     // streams that have something to send and no window
-	stall         *time.Timer
+	initialWindow int64     // of streams
+	shrunk        bool      // the next header block says that the table of ours has no room
+	tableless     bool      // one says so, or has
+	starved       []*call   // have something to send and nothing but the connection's window is in the way
+	stalled       int       // streams that have something to send and no window
+	owed          int64     // bytes that they have to send
+	lookAt        time.Time // when reading is interrupted for a look at slow streams; zero: it is not
+	fault         error     // for which the leader is to end the connection
 
 	out      []byte // to be written
 	spare    []byte // the buffer written last
 	flushing bool   // somebody writes
 	flushed  sync.Cond
 	writeErr error
+	waited   bool      // the watchdog has seen something in out that is still there
 	deadline time.Time // when the deadline for writing was set
 
 	draining  bool        // GOAWAY was sent
@@ -102,10 +111,21 @@ func newConn(s *Server, nc net.Conn) *conn {
 type flushingReader struct{ conn *conn }
 
 func (r flushingReader) Read(p []byte) (int, error) {
-	if err := r.conn.flush(true); err != nil {
-		return 0, err
+	c := r.conn
+	for {
+		if err := c.flush(true); err != nil {
+			return 0, err
+		}
+		c.expect()
+		n, err := c.nc.Read(p)
+		c.readAt.Store(int64(c.server.clock()))
+		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			return n, err //nolint:wrapcheck // a reader's errors are looked at, io.EOF for one
+		}
+		if err := c.look(err); err != nil {
+			return n, err
+		}
 	}
-	return r.conn.nc.Read(p) //nolint:wrapcheck // a reader's errors are looked at, io.EOF for one
 }
 
 // greet exchanges the connection prefaces (RFC 9113 section 3.4).
@@ -135,17 +155,31 @@ func (c *conn) greet() error {
 }
 
 // lead reads the connection until it ends or another goroutine leads.
-func (c *conn) lead(buf *[]byte) {
-	for {
+func (c *conn) lead(w *worker) {
+	for w.leads = true; w.leads; {
 		call, err := c.next()
+		if err == nil {
+			err = c.ease()
+		}
 		if err != nil {
 			c.end(err)
 			return
 		}
-		if call != nil && !c.serve(call, buf) {
-			return
+		if call != nil {
+			c.serve(call, w)
 		}
 	}
+}
+
+// ease writes what there is to be written if it is much, as a little that is read can make much of it.
+func (c *conn) ease() error {
+	c.mu.Lock()
+	much, fault := len(c.out) > backlog, c.fault
+	c.mu.Unlock()
+	if fault != nil || !much {
+		return fault
+	}
+	return c.flush(true)
 }
 
 // A connError is a connection error (RFC 9113 section 5.4.1).
@@ -233,15 +267,19 @@ func (c *conn) applySettings(f *http2.SettingsFrame) error {
 	if c.settings++; c.settings > maxSettings {
 		return c.broken(http2.ErrCodeEnhanceYourCalm, "too many SETTINGS frames")
 	}
+	if f.NumSettings() > maxSettingsInFrame {
+		return c.broken(http2.ErrCodeEnhanceYourCalm, "too many settings in a frame")
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	initial := c.initialWindow // the last of those that there are: each costs a look at all streams
 	err := f.ForeachSetting(func(s http2.Setting) error {
 		if err := s.Valid(); err != nil {
 			return c.readError(err)
 		}
 		switch s.ID {
 		case http2.SettingInitialWindowSize:
-			return c.setInitialWindow(int64(s.Val))
+			initial = int64(s.Val)
 		case http2.SettingHeaderTableSize:
 			if s.Val < tableBytes && !c.tableless {
 				c.shrunk, c.tableless = true, true
@@ -249,6 +287,9 @@ func (c *conn) applySettings(f *http2.SettingsFrame) error {
 		}
 		return nil // we send no larger frames than all take, and push nothing
 	})
+	if err == nil {
+		err = c.setInitialWindow(initial)
+	}
 	if err != nil {
 		return err
 	}
@@ -273,8 +314,20 @@ func (c *conn) end(err error) {
 		c.server.log.Debug("connection ended", "client", c.nc.RemoteAddr().String(), "reason", fault.Error())
 	}
 	_ = c.flush(true)
+	for _, call := range c.close() {
+		call.over()
+	}
+	if fault != nil {
+		c.lingerOn()
+	}
+	_ = c.nc.Close()
+	c.server.forget(c)
+}
 
+// close takes all streams off the connection, and returns them.
+func (c *conn) close() map[uint32]*call {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.finished = true
 	streams := c.streams
 	c.streams = nil
@@ -284,22 +337,11 @@ func (c *conn) end(err error) {
 			c.release(call)
 		}
 	}
-	if c.stall != nil {
-		c.stall.Stop()
-	}
 	if c.drainOver != nil {
 		c.drainOver.Stop()
 	}
 	c.flushed.Broadcast()
-	c.mu.Unlock()
-	for _, call := range streams {
-		call.over()
-	}
-	if fault != nil {
-		c.lingerOn()
-	}
-	_ = c.nc.Close()
-	c.server.forget(c)
+	return streams
 }
 
 // lingerOn reads on after the last frame was sent: closing with something unread would have the client's system throw away

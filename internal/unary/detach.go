@@ -3,9 +3,12 @@ package unary
 import (
 	"context"
 	"fmt"
+	"math/bits"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // A connection has one leader: the goroutine that reads it. It runs a handler itself, and while it does, nobody reads. The
@@ -26,6 +29,26 @@ func Detach(ctx context.Context) {
 	}
 }
 
+// patience is how long a connection goes unread for handlers that compute.
+const patience = 250 * time.Microsecond
+
+// Compute says that the handler whose context this is, or is derived from, is about to compute for some tens of microseconds,
+// as a signature check does. To have another goroutine read costs ten of them, so that happens only if the connection has not
+// been read for some time already.
+func Compute(ctx context.Context) {
+	c, ok := ctx.Value(callKey{}).(*call)
+	if !ok {
+		return
+	}
+	if now := c.conn.server.clock(); now-time.Duration(c.conn.readAt.Load()) > patience {
+		c.conn.readAt.Store(int64(now)) // the next leader has its own patience
+		c.conn.relieve(c.turn)
+	}
+}
+
+// clock is the time since the server was made.
+func (s *Server) clock() time.Duration { return time.Since(s.made) }
+
 // relieve makes another goroutine the leader, if the handler of this turn still runs on the one that is.
 func (c *conn) relieve(turn uint64) {
 	s := c.server
@@ -36,23 +59,30 @@ func (c *conn) relieve(turn uint64) {
 	s.crew.send(c)
 }
 
-// serve runs the handler of a call and writes its answer. It returns whether the goroutine still leads the connection.
-func (c *conn) serve(call *call, buf *[]byte) (leads bool) {
+// A worker is a goroutine that leads connections.
+type worker struct {
+	leads bool   // the connection that it leads or has led
+	buf   []byte // for answers
+}
+
+// serve runs the handler of a call and writes its answer.
+func (c *conn) serve(call *call, w *worker) {
 	turn := c.turn.Load() + 1
 	call.turn = turn
 	c.turn.Store(turn)
 	c.server.watchdog.wake()
-	msg, status := c.handle(call, (*buf)[:0])
-	leads = c.turn.CompareAndSwap(turn, turn+1)
-	c.answer(call, msg, status)
-	if cap(msg) <= maxKeptBuffer {
-		*buf = msg
+	msg, status := c.handle(call, w.buf[:0])
+	if w.leads = c.turn.CompareAndSwap(turn, turn+1); !w.leads {
+		defer c.server.detached.Add(-1)
 	}
-	if !leads {
-		c.server.detached.Add(-1)
+	c.answer(call, msg, status)
+	// A message that is elsewhere than in buf may be the handler's own.
+	if n := len(msg); n > cap(w.buf) && n <= maxKeptBuffer {
+		w.buf = make([]byte, 0, max(1<<10, 1<<bits.Len(uint(n-1))))
+	}
+	if !w.leads {
 		_ = c.flush(false) // the leader finds the connection closed
 	}
-	return leads
 }
 
 // maxKeptBuffer is how large a buffer for answers is kept for the next one.
@@ -82,9 +112,9 @@ func (w *crew) send(c *conn) {
 
 // work leads a connection, then others.
 func (w *crew) work(c *conn) {
-	var buf []byte
+	var self worker
 	for {
-		c.leadSafely(&buf)
+		c.leadSafely(&self)
 		if w.idle.Add(1) > maxIdle {
 			w.idle.Add(-1)
 			return
@@ -99,15 +129,29 @@ func (w *crew) work(c *conn) {
 }
 
 // leadSafely leads a connection. A fault of ours costs that connection and not the process.
-func (c *conn) leadSafely(buf *[]byte) {
+func (c *conn) leadSafely(w *worker) {
 	defer func() {
 		if p := recover(); p != nil {
 			c.server.log.Error("panic in a connection", "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
-			_ = c.nc.Close()
+			c.endSafely(w.leads)
+		}
+	}()
+	c.lead(w)
+}
+
+// endSafely ends a connection after a panic, or has its leader end it.
+func (c *conn) endSafely(leads bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			_ = c.raw.Close()
 			c.server.forget(c)
 		}
 	}()
-	c.lead(buf)
+	if leads {
+		c.end(c.broken(http2.ErrCodeInternal, "panic"))
+		return
+	}
+	_ = c.raw.Close()
 }
 
 // A watchdog finds handlers that keep their connection from being read. It looks at all connections while handlers run, and
@@ -150,12 +194,23 @@ func (w *watchdog) look() {
 	w.timer.Reset(max(tick, time.Duration(conns)*tickForEach))
 }
 
+// hasten writes what has been there since the last look, as quick handlers one after the other keep the leader from it.
+func (c *conn) hasten() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waited && len(c.out) > 0 && !c.flushing {
+		go c.flush(false) // the leader finds the connection closed
+	}
+	c.waited = len(c.out) > 0
+}
+
 // scan relieves who runs the same handler as at the last scan, and reports whether anything has happened since.
 func (w *watchdog) scan() (conns int, busy bool) {
 	s := w.server
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.conns {
+		c.hasten()
 		turn := c.turn.Load()
 		if turn != c.seen {
 			c.seen, busy = turn, true

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"google.golang.org/grpc/codes"
 )
@@ -41,7 +40,7 @@ func (c *call) begin(r *request) (Status, int) {
 		return Status{codes.Internal, "no host or :authority header present"}, http.StatusBadRequest
 	}
 	if r.method != http.MethodPost {
-		return Status{codes.Internal, fmt.Sprintf("Received a HEADERS frame with :method %q which should be POST", r.method)}, http.StatusMethodNotAllowed
+		return Status{codes.Internal, fmt.Sprintf("Received a HEADERS frame with :method %q which should be POST", cut(r.method))}, http.StatusMethodNotAllowed
 	}
 	if c.handler = c.conn.server.methods[r.path]; c.handler == nil {
 		return c.conn.server.unimplemented(r.path), http.StatusOK
@@ -56,14 +55,18 @@ const maxSubtype = 64
 // unimplemented says why a method is none.
 func (s *Server) unimplemented(path string) Status {
 	service, method, ok := splitPath(path)
+	path, method = cut(path), cut(method)
 	switch {
 	case !ok:
 		return Status{codes.Unimplemented, fmt.Sprintf("malformed method name: %q", path)}
 	case !s.known[service]:
-		return Status{codes.Unimplemented, "unknown service " + service}
+		return Status{codes.Unimplemented, "unknown service " + cut(service)}
 	}
 	return Status{codes.Unimplemented, "unknown method " + method + " for service " + service}
 }
+
+// cut returns the beginning of a client's text, as much as goes back.
+func cut(text string) string { return text[:min(len(text), 100)] }
 
 func splitPath(path string) (service, method string, ok bool) {
 	rest, ok := strings.CutPrefix(path, "/")
@@ -213,17 +216,15 @@ func (c *conn) handle(call *call, dst []byte) (msg []byte, status Status) {
 	return call.handler(call, dst, in)
 }
 
-// escape makes a text fit for grpc-message (Percent-Encoded).
+// escape makes a text fit for grpc-message (Percent-Encoded), or as much of it as comes to maxText.
 func escape(text string) string {
+	const digits = "0123456789ABCDEF"
 	var b strings.Builder
-	for _, r := range text {
-		if r >= ' ' && r <= '~' && r != '%' {
-			b.WriteByte(byte(r))
-			continue
-		}
-		var buf [utf8.UTFMax]byte
-		for _, c := range buf[:utf8.EncodeRune(buf[:], r)] {
-			fmt.Fprintf(&b, "%%%02X", c)
+	for i := 0; i < len(text) && b.Len() <= maxText-3; i++ {
+		if c := text[i]; c >= ' ' && c <= '~' && c != '%' {
+			b.WriteByte(c)
+		} else {
+			b.Write([]byte{'%', digits[c>>4], digits[c&15]})
 		}
 	}
 	return b.String()

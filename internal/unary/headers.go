@@ -3,6 +3,7 @@ package unary
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 	"golang.org/x/net/http2"
@@ -161,10 +162,9 @@ func (c *conn) continued(id uint32, first []byte) ([]byte, error) {
 		free    = 64
 		average = 1 << 10
 	)
-	held := &c.server.held
+	c.blockEnds = until(c.server.limits.Stall)
+	defer func() { c.blockEnds = time.Time{} }()
 	block := append([]byte(nil), first...)
-	held.Add(int64(len(block)))
-	defer func() { held.Add(-int64(len(block))) }()
 	for parts := 0; ; parts++ {
 		f, err := c.framer.ReadFrame()
 		if err != nil {
@@ -178,9 +178,6 @@ func (c *conn) continued(id uint32, first []byte) ([]byte, error) {
 			return nil, c.broken(http2.ErrCodeEnhanceYourCalm, fmt.Sprintf("a header block of more than %d bytes or %d parts", len(block), parts))
 		}
 		block = append(block, next.HeaderBlockFragment()...)
-		if held.Add(int64(len(next.HeaderBlockFragment()))) > c.server.limits.Bytes {
-			return nil, c.broken(http2.ErrCodeEnhanceYourCalm, "a header block while there is too much under way")
-		}
 		if next.HeadersEnded() {
 			return block, nil
 		}

@@ -189,6 +189,7 @@ func TestConnectionFaults(t *testing.T) {
 				_ = p.WriteContinuation(1, false, make([]byte, 16<<10)) // it may be over already
 			}
 		}, "ENHANCE_YOUR_CALM"},
+		{"very many settings in a frame", func(p *peer) { p.must(p.WriteSettings(make([]http2.Setting, 101)...)) }, "ENHANCE_YOUR_CALM"},
 		{"very many SETTINGS", func(p *peer) {
 			for range 1001 {
 				_ = p.WriteSettings()
@@ -226,7 +227,7 @@ func TestPreface(t *testing.T) {
 func TestLongHeaders(t *testing.T) {
 	l := serve(t, nil)
 	p := connect(t, l)
-	block := p.encode(fields(echo, "tracestate", strings.Repeat("x", 8<<20))...)
+	block := p.encode(fields(echo, "tracestate", strings.Repeat("x", 250<<10))...)
 	p.must(p.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block[:16<<10]}))
 	for block = block[16<<10:]; len(block) > 16<<10; block = block[16<<10:] {
 		p.must(p.WriteContinuation(1, false, block[:16<<10]))

@@ -149,6 +149,56 @@ func TestWatchdog(t *testing.T) {
 	})
 }
 
+// A handler that says that it computes holds up the others as long as the connection's patience lasts, and no longer.
+func TestCompute(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before time.Duration // that the connection has not been read for
+		want   time.Duration // until the other is answered
+	}{
+		"at once": {0, 2 * time.Millisecond}, // the watchdog's
+		"later":   {300 * time.Microsecond, 300 * time.Microsecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &backend{entered: make(chan context.Context, 10), release: make(chan struct{})}
+				methods := b.methods()
+				methods[hold] = func(ctx context.Context, dst, msg []byte) ([]byte, unary.Status) {
+					time.Sleep(tt.before)
+					unary.Compute(ctx)
+					return b.methods()[forget](ctx, dst, msg)
+				}
+				s := unary.New(unary.Config{Methods: methods})
+				l := newPipes()
+				go func() { _ = s.Serve(l) }()
+				p := newPeer(t, l.dial())
+				greeted := make(chan struct{})
+				go func() {
+					p.greet()
+					close(greeted)
+				}()
+				p.wait("SETTINGS", func(f http2.Frame) bool { s, ok := f.(*http2.SettingsFrame); return ok && s.IsAck() })
+				<-greeted
+				began := time.Now()
+				go func() {
+					p.call(1, hold, "a")
+					p.call(3, echo, "b")
+				}()
+				if got := p.answer(3).text(); got != "b" {
+					t.Errorf("got %s, want b", got)
+				}
+				if took := time.Since(began); took > tt.want || tt.before == 0 && took < time.Millisecond {
+					t.Errorf("it took %v, want about %v", took, tt.want)
+				}
+				close(b.release)
+				p.answer(1)
+				_ = p.Conn.Close()
+				_ = l.Close()
+				s.Close()
+			})
+		})
+	}
+}
+
 // pipes is a listener of connections in memory.
 type pipes struct {
 	conns chan net.Conn
@@ -335,7 +385,9 @@ func TestClientsThatDoNotRead(t *testing.T) {
 	t.Run("a window of nothing", func(t *testing.T) {
 		p := connect(t, l, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 		p.call(1, echo, "a")
-		p.ends()
+		if got := p.answer(1).text(); got != "HTTP 200" && !strings.Contains(got, "RST_STREAM CANCEL") {
+			t.Errorf("got %s, want it reset", got)
+		}
 	})
 }
 

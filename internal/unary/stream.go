@@ -20,46 +20,46 @@ func (c *conn) headers(f *http2.HeadersFrame) (*call, error) {
 	if id <= c.maxID { // only the leader changes it
 		return c.trailers(id, ended)
 	}
-	c.mu.Lock()
-	c.maxID = id
-	ignored := c.final // RFC 9113 section 6.8: above the last that we have named
-	if ignored {
-		c.remember(past{id, true})
-	}
-	full := len(c.streams)+c.orphans >= c.server.limits.Streams
-	c.mu.Unlock()
-	r := &c.request
-	r.check()
+	call := c.open(id, ended, dependsOnItself)
 	switch {
-	case ignored:
+	case call == nil:
 		return nil, nil
-	case dependsOnItself || r.malformed != "":
-		return nil, c.streamFault(id, http2.ErrCodeProtocol)
-	case full:
-		return nil, c.streamFault(id, http2.ErrCodeRefusedStream)
+	case ended:
+		return c.requestEnded(call)
 	}
-	return c.open(id, ended)
+	c.fresh = append(c.fresh, call)
+	return nil, nil
 }
 
-// open makes a call of a request.
-func (c *conn) open(id uint32, ended bool) (*call, error) {
+// open makes a call of a request, unless it is answered already. A GOAWAY that names the stream as the last finds it among those
+// that there are, or answered: maxID and streams change together.
+func (c *conn) open(id uint32, ended, dependsOnItself bool) *call {
 	r := &c.request
+	r.check()
 	call := &call{conn: c, id: id, window: window, length: r.length}
 	status, httpStatus := call.begin(r)
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.maxID = id
+	switch {
+	case c.final: // RFC 9113 section 6.8: above the last that we have named
+		c.remember(past{id, true})
+		return nil
+	case dependsOnItself || r.malformed != "":
+		c.resetLocked(id, http2.ErrCodeProtocol)
+		return nil
+	case len(c.streams)+c.orphans >= c.server.limits.Streams:
+		c.resetLocked(id, http2.ErrCodeRefusedStream)
+		return nil
+	}
 	call.sendWindow = c.initialWindow
 	c.streams[id] = call
 	if httpStatus != 0 { // there is nothing to wait for
 		call.remoteEnded = ended
 		c.refuse(call, status, httpStatus)
-		c.mu.Unlock()
-		return nil, nil
+		return nil
 	}
-	c.mu.Unlock()
-	if ended {
-		return c.requestEnded(call)
-	}
-	return nil, nil
+	return call
 }
 
 // trailers takes a header block on a stream that was opened before.
@@ -76,6 +76,8 @@ func (c *conn) trailers(id uint32, ended bool) (*call, error) {
 		return nil, nil // on its way before the client knew
 	case was.id != 0:
 		return nil, c.broken(http2.ErrCodeStreamClosed, "HEADERS on a closed stream") // RFC 9113 section 5.1
+	case c.forgetful():
+		return nil, c.streamFault(id, http2.ErrCodeStreamClosed) // it may have been reset
 	}
 	return nil, c.broken(http2.ErrCodeProtocol, "a stream with a lower number than one before") // RFC 9113 section 5.1.1
 }
@@ -93,6 +95,13 @@ func (c *conn) find(id uint32) (*call, past) {
 		}
 	}
 	return nil, past{}
+}
+
+// forgetful returns whether more streams have ended than are known.
+func (c *conn) forgetful() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.recentNext > len(c.recent)
 }
 
 // data takes a part of a request's body.
@@ -207,16 +216,12 @@ func (c *conn) setInitialWindow(n int64) error {
 // reset takes RST_STREAM (RFC 9113 section 6.4).
 func (c *conn) reset(f *http2.RSTStreamFrame) error {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if f.StreamID > c.maxID {
-		c.mu.Unlock()
 		return c.broken(http2.ErrCodeProtocol, "RST_STREAM on an idle stream")
 	}
-	call := c.streams[f.StreamID]
-	if call != nil {
+	if call := c.streams[f.StreamID]; call != nil {
 		c.remove(call, false)
-	}
-	c.mu.Unlock()
-	if call != nil {
 		call.over()
 	}
 	return nil
@@ -250,8 +255,9 @@ func (c *conn) remove(call *call, byUs bool) {
 	c.remember(past{call.id, byUs})
 	call.gone = true
 	if call.rest != nil {
+		c.owed -= int64(len(call.rest))
+		c.stalled--
 		call.rest = nil
-		c.lessStalled()
 	}
 	if call.running {
 		c.orphans++
@@ -271,20 +277,27 @@ func (c *conn) hold(call *call, n int64) bool {
 		c.held.Add(-n)
 		return false
 	}
-	if c.server.held.Add(n) > c.server.limits.Bytes {
+	long := beyondShort(call.heldBytes+n) - beyondShort(call.heldBytes)
+	if long > 0 && c.server.held.Add(long) > c.server.limits.Bytes {
 		c.held.Add(-n)
-		c.server.held.Add(-n)
+		c.server.held.Add(-long)
 		return false
 	}
 	call.heldBytes += n
 	return true
 }
 
+// shortMessage is how much of each message does not count among those of all connections: whatever other clients do, a short
+// check finds room.
+const shortMessage = 64 << 10
+
+func beyondShort(n int64) int64 { return max(0, n-shortMessage) }
+
 // release counts what a call held as gone.
 func (c *conn) release(call *call) {
 	if call.heldBytes != 0 {
 		c.held.Add(-call.heldBytes)
-		c.server.held.Add(-call.heldBytes)
+		c.server.held.Add(-beyondShort(call.heldBytes))
 		call.heldBytes = 0
 	}
 }

@@ -37,7 +37,7 @@ import (
 // compressed, or longer than [Limits] allow. The context ends with the request's deadline, and when the client or the
 // connection is gone; after the handler has returned it is over.
 //
-// A handler that may wait or take long calls [Detach] before it does.
+// A handler that may wait or take long calls [Detach] before it does, and one that computes for a while [Compute].
 type Handler func(ctx context.Context, dst, msg []byte) ([]byte, Status)
 
 // A Status is how a call ended. The zero Status is OK.
@@ -53,17 +53,21 @@ type Limits struct {
 	Streams int
 	// MessageBytes is how long a message may be. Default 16 MiB.
 	MessageBytes int
-	// ConnBytes and Bytes are how many bytes of messages a connection, and all together, may have under way. What a message has
-	// beyond is thrown away, and its handler gets none. Default 64 and 256 MiB.
+	// ConnBytes and Bytes are how many bytes of messages a connection, and all together, may have under way. Bytes is about
+	// what messages have beyond their first 64 KiB. A message that would be beyond is thrown away, and its handler gets none.
+	// ConnBytes also bounds the answers that wait until the client lets us send them: beyond, the connection ends. Default 64
+	// and 256 MiB.
 	ConnBytes, Bytes int64
-	// HeaderBytes is how long a header block may be. One that is longer ends the connection. Default 16 MiB, which is
-	// what grpc-go takes.
+	// HeaderBytes is how long a header block may be. One that is longer ends the connection. Default 256 KiB, far above
+	// what Envoy sends of its own.
 	HeaderBytes int
 	// Detached is how many handlers may run beside the leaders of connections. At the limit connections wait. Default 20,000.
 	Detached int
 	// Handshake is how long a new connection may take until its first SETTINGS frame is read. Default 20 s.
 	Handshake time.Duration
-	// Stall is how long a client may take to read what there is for it. Default 30 s.
+	// Stall is how long a client may take to read what there is for it, and how long a request or an answer may take to get on
+	// by 1 KiB; a request by an eighth as well. A stream that is slower is reset, up to half as late again. A header block has
+	// as long until it has ended. Default 30 s.
 	Stall time.Duration
 }
 
@@ -72,7 +76,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.MessageBytes, 16<<20)
 	setDefault(&l.ConnBytes, 64<<20)
 	setDefault(&l.Bytes, 256<<20)
-	setDefault(&l.HeaderBytes, 16<<20)
+	setDefault(&l.HeaderBytes, 256<<10)
 	setDefault(&l.Detached, 20_000)
 	setDefault(&l.Handshake, 20*time.Second)
 	setDefault(&l.Stall, 30*time.Second)
@@ -105,6 +109,7 @@ type Server struct {
 	limits  Limits
 	log     *slog.Logger
 
+	made     time.Time
 	held     atomic.Int64 // bytes of messages
 	detached atomic.Int64 // handlers that run beside the leaders
 	hurry    atomic.Bool  // Close was called
@@ -126,7 +131,7 @@ var ErrClosed = errors.New("unary: server closed")
 // New returns a Server.
 func New(cfg Config) *Server {
 	s := &Server{
-		methods: cfg.Methods, known: make(map[string]bool), limits: cfg.Limits.withDefaults(), log: cfg.Logger,
+		made: time.Now(), methods: cfg.Methods, known: make(map[string]bool), limits: cfg.Limits.withDefaults(), log: cfg.Logger,
 		listeners: make(map[net.Listener]bool), conns: make(map[*conn]bool), shaking: make(map[net.Conn]bool),
 	}
 	for path := range cfg.Methods {

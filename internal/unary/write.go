@@ -81,10 +81,8 @@ func (c *conn) respond(call *call, headers, trailers, msg []byte) {
 	c.putHeaders(call.id, headers, false)
 	size := prefix + len(msg)
 	if int64(size) > min(call.sendWindow, c.sendWindow, frameBytes) {
-		call.rest = append(appendPrefix(make([]byte, 0, size), len(msg)), msg...)
 		call.trailer = trailers
-		c.moreStalled()
-		c.send(call)
+		c.queue(call, append(appendPrefix(make([]byte, 0, size), len(msg)), msg...))
 		return
 	}
 	c.out = appendPrefix(appendFrame(c.out, size, http2.FrameData, 0, call.id), len(msg))
@@ -101,19 +99,31 @@ func (c *conn) refuse(call *call, s Status, httpStatus int) {
 		return
 	}
 	headers := block(field{":status", strconv.Itoa(httpStatus)}, field{"content-type", call.contentType()},
-		field{"grpc-status", strconv.FormatUint(uint64(s.Code), 10)}, field{"grpc-message", escape(s.Message[:min(len(s.Message), maxText)])})
+		field{"grpc-status", strconv.FormatUint(uint64(s.Code), 10)}, field{"grpc-message", escape(s.Message)})
 	c.putHeaders(call.id, headers, true)
 	c.sent(call)
 }
 
-// maxText is how much of a text from outside goes back, as header blocks know no flow control.
+// maxText is how long a status message may be as it goes out, as header blocks know no flow control.
 const maxText = 1 << 10
 
 func (c *conn) respondPlain(call *call, httpStatus int) {
 	c.putHeaders(call.id, block(field{":status", strconv.Itoa(httpStatus)}, field{"content-type", "text/plain; charset=utf-8"}), false)
-	call.rest = []byte(plainText)
-	c.moreStalled()
-	c.send(call)
+	c.queue(call, []byte(plainText))
+}
+
+// queue sends an answer's data as the windows let it. What waits for one is bounded too. The caller holds mu.
+func (c *conn) queue(call *call, data []byte) {
+	call.rest, call.mark = data, mark{}
+	c.stalled++
+	c.owed += int64(len(data))
+	if c.send(call); call.gone {
+		return
+	}
+	c.arm(until(c.server.limits.Stall / looks))
+	if c.owed > c.server.limits.ConnBytes {
+		c.interrupt(c.broken(http2.ErrCodeEnhanceYourCalm, "too much waits for the client to let us send"))
+	}
 }
 
 // noTable says that the encoder's dynamic table has no room from now on (RFC 7541 section 6.3). As it never has an entry, that is
@@ -152,9 +162,10 @@ func (c *conn) send(call *call) {
 		}
 		c.out = append(appendFrame(c.out, int(n), http2.FrameData, flags, call.id), call.rest[:n]...)
 		call.rest = call.rest[n:]
+		call.sent += n
 		call.sendWindow -= n
 		c.sendWindow -= n
-		c.progress()
+		c.owed -= n
 	}
 	switch {
 	case len(call.rest) == 0:
@@ -183,41 +194,6 @@ func (c *conn) feedStarved() {
 	}
 }
 
-// moreStalled and lessStalled count the answers that wait for a window. While there are any, and none gets on for
-// Limits.Stall, the client does not read, and the connection ends. The caller holds mu.
-func (c *conn) moreStalled() {
-	if c.stalled++; c.stalled > 1 {
-		return
-	}
-	if c.stall == nil {
-		c.stall = time.AfterFunc(c.server.limits.Stall, c.stallOver)
-		return
-	}
-	c.stall.Reset(c.server.limits.Stall)
-}
-
-func (c *conn) lessStalled() {
-	if c.stalled--; c.stalled == 0 {
-		c.stall.Stop()
-	}
-}
-
-func (c *conn) progress() { c.stall.Reset(c.server.limits.Stall) }
-
-func (c *conn) stallOver() {
-	c.mu.Lock()
-	stalled := c.stalled > 0
-	if stalled && c.writeErr == nil {
-		c.writeErr = errStalled
-	}
-	c.mu.Unlock()
-	if stalled {
-		_ = c.raw.Close() // the leader notices
-	}
-}
-
-var errStalled = errors.New("the client does not let us send")
-
 // backlog is how much may wait to be written before the connection is read no further.
 const backlog = 64 << 10
 
@@ -234,32 +210,38 @@ func (c *conn) flush(leads bool) error {
 	if c.finished {
 		c.out = c.out[:0] // the client is not listened to any more either
 	}
-	if len(c.out) > 0 {
-		c.flushing = true
-		for len(c.out) > 0 && c.writeErr == nil {
-			c.writeOut()
-		}
-		c.flushing = false
-		c.flushed.Broadcast()
-	}
+	c.writeAll()
 	if c.final && !c.finished && len(c.streams) == 0 {
 		c.finish()
 	}
 	return c.writeErr
 }
 
+// writeAll writes until out is empty. The caller holds mu.
+func (c *conn) writeAll() {
+	if len(c.out) == 0 {
+		return
+	}
+	c.flushing = true
+	defer func() {
+		c.flushing = false
+		c.flushed.Broadcast()
+	}()
+	for len(c.out) > 0 && c.writeErr == nil {
+		c.writeOut()
+	}
+}
+
 // writeOut writes what is in out, while others may append to it. The caller holds mu, and has it back at the end.
 func (c *conn) writeOut() {
 	buf := c.out
-	c.out, c.spare = c.spare[:0], nil
+	c.out, c.spare, c.waited = c.spare[:0], nil, false
 	// Setting a deadline costs more than looking at the clock, so one holds for some time.
 	if now, most := time.Now(), c.server.limits.Stall; now.Sub(c.deadline) > most/4 {
 		c.deadline = now
 		_ = c.nc.SetWriteDeadline(now.Add(most + most/4))
 	}
-	c.mu.Unlock()
-	_, err := c.nc.Write(buf)
-	c.mu.Lock()
+	err := c.write(buf)
 	if cap(buf) <= maxKeptBuffer {
 		c.spare = buf
 	}
@@ -268,6 +250,22 @@ func (c *conn) writeOut() {
 		_ = c.raw.Close() // the leader notices
 	}
 }
+
+// write writes without mu. Nothing is written any more after a panic.
+func (c *conn) write(buf []byte) error {
+	c.mu.Unlock()
+	returned := false
+	defer func() {
+		if c.mu.Lock(); !returned && c.writeErr == nil {
+			c.writeErr = errPanic
+		}
+	}()
+	_, err := c.nc.Write(buf)
+	returned = true
+	return err //nolint:wrapcheck // nobody looks at it
+}
+
+var errPanic = errors.New("panic while writing")
 
 // appendFrame appends the head of a frame (RFC 9113 section 4.1).
 func appendFrame(b []byte, length int, t http2.FrameType, flags http2.Flags, id uint32) []byte {
