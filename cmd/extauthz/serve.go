@@ -90,6 +90,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logge
 		TLS:            p.tls,
 		Checker:        service,
 		MessageBytes:   messageBytes(cfg),
+		Checks:         cfg.Limits.ConcurrentChecks,
 		MetricsHandler: tel.Metrics,
 		Effective:      cfg.YAML,
 		Status:         func() any { return p.status(cfg) },

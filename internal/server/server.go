@@ -34,6 +34,8 @@ type Config struct {
 	// MessageBytes is how long a CheckRequest may be to reach Checker. It should be above Checker's own limits together, as
 	// those tell what was too long. Default 96 MiB.
 	MessageBytes int
+	// Checks is how many checks Checker takes at once; it answers more as overload. Default: fewer than 5,000.
+	Checks int
 	// MetricsHandler serves /metrics.
 	MetricsHandler http.Handler
 	// Effective returns the effective configuration as YAML, without secrets.
@@ -90,11 +92,16 @@ const (
 func (s *Server) newGRPC() *unary.Server {
 	held := min(maxHeld, debug.SetMemoryLimit(-1)/4)
 	message := int64(cmp.Or(s.cfg.MessageBytes, defaultMessage))
+	// The transport refuses more with an error of gRPC's, so it has to take more than Checker does.
+	calls := max(10_000, 2*s.cfg.Checks)
 	return unary.New(unary.Config{
 		Methods: s.methods(),
 		TLS:     s.cfg.TLS,
-		Limits:  unary.Limits{MessageBytes: int(min(message, held)), ConnBytes: held/2 + held/8, Bytes: held},
-		Logger:  s.cfg.Logger,
+		Limits: unary.Limits{
+			Streams: calls, Detached: 2 * calls,
+			MessageBytes: int(min(message, held)), ConnBytes: held/2 + held/8, Bytes: held,
+		},
+		Logger: s.cfg.Logger,
 	})
 }
 

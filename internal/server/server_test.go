@@ -14,6 +14,7 @@ import (
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"go.uber.org/goleak"
+	"golang.org/x/net/http2"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -157,6 +158,32 @@ func TestMessageBytes(t *testing.T) {
 		err := conn.Invoke(t.Context(), "/envoy.service.auth.v3.Authorization/Check", make([]byte, size), &reply, grpc.ForceCodec(rawCodec{}))
 		if got := <-lengths; err != nil || got != size%1001 {
 			t.Errorf("a message of %d bytes is one of %d to the checker, gRPC error %v, want %d and none", size, got, err, size%1001)
+		}
+	}
+}
+
+// The transport takes more streams than the checker takes checks, so that too many are answered and not refused.
+func TestStreams(t *testing.T) {
+	for checks, want := range map[int]uint32{0: 10_000, 1000: 10_000, 100_000: 200_000} {
+		conn, err := net.Dial("tcp", start(t, func(c *Config) { c.Checks = checks }).grpc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close() //nolint:gocritic // three
+		framer := http2.NewFramer(conn, conn)
+		if _, err := conn.Write([]byte(http2.ClientPreface)); err != nil {
+			t.Fatal(err)
+		}
+		if err := framer.WriteSettings(); err != nil {
+			t.Fatal(err)
+		}
+		frame, err := framer.ReadFrame()
+		settings, ok := frame.(*http2.SettingsFrame)
+		if err != nil || !ok {
+			t.Fatalf("%v and error %v, want SETTINGS", frame, err)
+		}
+		if got, _ := settings.Value(http2.SettingMaxConcurrentStreams); got != want {
+			t.Errorf("%d checks: %d streams, want %d", checks, got, want)
 		}
 	}
 }
