@@ -101,34 +101,46 @@ type tokenError struct {
 	description string // most have none
 }
 
-// serveToken is the token endpoint.
-func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
+// A post is what came to an endpoint that clients post forms to.
+type post struct {
+	pool    *Pool // nil: no client of that id is known
+	form    error // why the form could not be read
+	clients credentials
+}
+
+// receive reads a form. It has answered the request if it is not ok.
+func (s *Server) receive(e Endpoint, w http.ResponseWriter, r *http.Request) (post, bool) {
 	s.tokenHeader(w.Header())
 	if r.Method != http.MethodPost {
 		// Observed: status 405 with an empty body (amazon-archives/amazon-cognito-auth-js#52).
 		w.Header().Set("Allow", http.MethodPost)
 		w.WriteHeader(http.StatusMethodNotAllowed)
-		return
+		return post{}, false
 	}
 	// Parameters in the query count as well as those in the body (observed: many callers send grant_type so). A body of
 	// another type than a form has none (observed: invalid_request).
 	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
-	formErr := r.ParseForm()
-	creds := readCredentials(r)
-
-	p, known := s.poolOf(r, creds.id)
-	if !known {
+	in := post{form: r.ParseForm()}
+	in.clients = readCredentials(r)
+	var known bool
+	if in.pool, known = s.poolOf(r, in.clients.id); !known {
 		http.NotFound(w, r)
+		return post{}, false
+	}
+	return in, in.pool == nil || !in.pool.arrive(e).serve(w, r)
+}
+
+// serveToken is the token endpoint.
+func (s *Server) serveToken(w http.ResponseWriter, r *http.Request) {
+	in, ok := s.receive(Token, w, r)
+	if !ok {
 		return
 	}
-	if p != nil && p.arrive(Token).serve(w, r) {
-		return
-	}
-	if formErr != nil {
+	if in.form != nil {
 		writeTokenError(w, &tokenError{code: codeInvalidRequest})
 		return
 	}
-	answer, failure := p.grant(r.Form, creds)
+	answer, failure := in.pool.grant(r.Form, in.clients)
 	if failure != nil {
 		writeTokenError(w, failure)
 		return

@@ -246,29 +246,17 @@ func (s *Server) serveLogout(w http.ResponseWriter, r *http.Request) {
 
 // serveRevoke is the revocation endpoint (revocation-endpoint; RFC 7009).
 func (s *Server) serveRevoke(w http.ResponseWriter, r *http.Request) {
-	s.tokenHeader(w.Header())
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		w.WriteHeader(http.StatusMethodNotAllowed)
-		return
-	}
-	r.Body = http.MaxBytesReader(w, r.Body, maxFormBytes)
-	formErr := r.ParseForm()
-	creds := readCredentials(r)
-	p, known := s.poolOf(r, creds.id)
-	if !known {
-		http.NotFound(w, r)
-		return
-	}
-	if p != nil && p.arrive(Revoke).serve(w, r) {
+	in, ok := s.receive(Revoke, w, r)
+	if !ok {
 		return
 	}
 	token := r.Form.Get("token")
-	if formErr != nil || hasRepeated(r.Form) || creds.contradictory || creds.id == "" || token == "" {
+	if in.form != nil || hasRepeated(r.Form) || in.clients.contradictory || in.clients.id == "" || token == "" {
 		writeTokenError(w, &tokenError{code: codeInvalidRequest})
 		return
 	}
-	client, failure := p.authenticate(creds)
+	p := in.pool
+	client, failure := p.authenticate(in.clients)
 	if failure != nil {
 		writeTokenError(w, failure)
 		return

@@ -61,23 +61,30 @@ func write(t *testing.T, path, text string) {
 // start watches a file that holds "one". What begins with "bad" cannot be used.
 func start(t *testing.T, path string) *fixture {
 	t.Helper()
-	f := &fixture{path: path, used: make(chan string, 16), log: &logBuffer{line: make(chan struct{}, 1)}}
+	f := watch(t, reload.File{Name: "denylist", Path: path})
+	f.want(t, "one")
+	return f
+}
+
+// watch watches what file says, and uses what does not begin with "bad".
+func watch(t *testing.T, file reload.File) *fixture {
+	t.Helper()
+	f := &fixture{path: file.Path, used: make(chan string, 16), log: &logBuffer{line: make(chan struct{}, 1)}}
 	f.watch = reload.New(slog.New(slog.NewTextHandler(f.log, nil)))
-	err := f.watch.Add(reload.File{Name: "denylist", Path: path, Use: func(text []byte) error {
+	file.Use = func(text []byte) error {
 		if bytes.HasPrefix(text, []byte("bad")) {
 			return errors.New("bad content: " + string(text))
 		}
 		f.used <- string(text)
 		return nil
-	}})
-	if err != nil {
+	}
+	if err := f.watch.Add(file); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = f.watch.Run(ctx) })
 	t.Cleanup(func() { cancel(); wg.Wait() })
-	f.want(t, "one")
 	return f
 }
 
@@ -242,9 +249,7 @@ func TestAddRefuses(t *testing.T) {
 
 func startDirectory(t *testing.T, dir string) *fixture {
 	t.Helper()
-	f := &fixture{path: dir, used: make(chan string, 16), log: &logBuffer{line: make(chan struct{}, 1)}}
-	f.watch = reload.New(slog.New(slog.NewTextHandler(f.log, nil)))
-	err := f.watch.Add(reload.File{
+	return watch(t, reload.File{
 		Name: "policy.dir", Path: dir,
 		Fingerprint: func() (string, error) {
 			var all strings.Builder
@@ -266,22 +271,7 @@ func startDirectory(t *testing.T, dir string) *fixture {
 			})
 			return all.String(), err
 		},
-		Use: func(text []byte) error {
-			if bytes.HasPrefix(text, []byte("bad")) {
-				return errors.New("bad content: " + string(text))
-			}
-			f.used <- string(text)
-			return nil
-		},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = f.watch.Run(ctx) })
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	return f
 }
 
 func TestDirectory(t *testing.T) {

@@ -86,13 +86,7 @@ func TestDetachedIsBounded(t *testing.T) {
 		l := newPipes()
 		go func() { _ = s.Serve(l) }()
 		p := newPeer(t, l.dial())
-		greeted := make(chan struct{})
-		go func() { // a pipe has no room: who writes waits for who reads
-			p.greet()
-			close(greeted)
-		}()
-		p.wait("SETTINGS", func(f http2.Frame) bool { s, ok := f.(*http2.SettingsFrame); return ok && s.IsAck() })
-		<-greeted
+		p.greetBoth()
 		go func() {
 			for _, id := range []uint32{1, 3, 5, 7} {
 				p.call(id, hold, "a")
@@ -123,13 +117,7 @@ func TestWatchdog(t *testing.T) {
 		l := newPipes()
 		go func() { _ = s.Serve(l) }()
 		p := newPeer(t, l.dial())
-		greeted := make(chan struct{})
-		go func() { // a pipe has no room: who writes waits for who reads
-			p.greet()
-			close(greeted)
-		}()
-		p.wait("SETTINGS", func(f http2.Frame) bool { s, ok := f.(*http2.SettingsFrame); return ok && s.IsAck() })
-		<-greeted
+		p.greetBoth()
 		began := time.Now()
 		go func() {
 			p.call(1, forget, "a")
@@ -171,13 +159,7 @@ func TestCompute(t *testing.T) {
 				l := newPipes()
 				go func() { _ = s.Serve(l) }()
 				p := newPeer(t, l.dial())
-				greeted := make(chan struct{})
-				go func() {
-					p.greet()
-					close(greeted)
-				}()
-				p.wait("SETTINGS", func(f http2.Frame) bool { s, ok := f.(*http2.SettingsFrame); return ok && s.IsAck() })
-				<-greeted
+				p.greetBoth()
 				began := time.Now()
 				go func() {
 					p.call(1, hold, "a")
@@ -197,6 +179,18 @@ func TestCompute(t *testing.T) {
 			})
 		})
 	}
+}
+
+// greetBoth greets over a pipe, which has no room: who writes waits for who reads.
+func (p *peer) greetBoth() {
+	p.Helper()
+	greeted := make(chan struct{})
+	go func() {
+		p.greet()
+		close(greeted)
+	}()
+	p.wait("SETTINGS", func(f http2.Frame) bool { s, ok := f.(*http2.SettingsFrame); return ok && s.IsAck() })
+	<-greeted
 }
 
 // pipes is a listener of connections in memory.
