@@ -25,6 +25,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/cognito-extauthz/extauthz/internal/cognitotest"
+	"github.com/cognito-extauthz/extauthz/internal/lab"
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
 )
 
@@ -118,11 +119,11 @@ profiles:
 	)
 }
 
-// runForCaller runs a command of a page for callers. Those of one page run in one home, so that a login is there for what
+// run runs a command of a page for callers. Those of one page run in one home, so that a login is there for what
 // follows it.
 func (p *callersPage) run(t *testing.T, c command) {
-	if _, err := exec.LookPath("curl"); err != nil && strings.Contains(c.text, "curl") {
-		t.Skip("no curl here; the command is for people who have it")
+	if strings.Contains(c.text, "curl") {
+		lab.NeedCurl(t)
 	}
 	if err := os.WriteFile(filepath.Join(p.dir, "cognitoctl.yaml"), []byte(c.yaml), 0o600); err != nil {
 		t.Fatal(err)
