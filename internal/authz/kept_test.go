@@ -17,14 +17,6 @@ import (
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
 )
 
-// lines writes decisions at once, with the rules of a policy.
-type ruledLines struct {
-	log   *decisionlog.Log
-	queue *asynclog.Writer
-}
-
-func (l ruledLines) Record(d *decisionlog.Decision) { l.log.Record(d) }
-
 // What the log's rules make of a line changes the line, and not the claims of a token that others send too.
 func TestMasksLeaveClaimsAlone(t *testing.T) {
 	server, err := cognitotest.Start(cognitotest.Config{Pools: []cognitotest.PoolConfig{cognitotest.DemoPool()}})
@@ -67,7 +59,7 @@ mask contains {"op": "upsert", "path": "/input/token/claims/groups/0", "value": 
 		log := decisionlog.New(queue.Queue, decisionlog.Config{Path: "extauthz/decision", Rules: engine})
 		h := newHarness(t, func(c *Config) {
 			c.Authenticator, c.Authorizer = cached, engine
-			c.Log = DecisionLog{To: ruledLines{log, queue}, Claims: []string{"account", "groups"}}
+			c.Log = DecisionLog{To: log, Claims: []string{"account", "groups"}}
 			c.Limits.TokenBytes, c.Limits.HeaderBytes = 4096, 16384
 		})
 		msg := marshal(t, get("/orders/7", withHeader("authorization", "Bearer "+pool.Token(cognitotest.DemoClientID, claim))))
