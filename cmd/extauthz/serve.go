@@ -168,6 +168,7 @@ func newService(cfg *config.Config, p parts, decisions authz.DecisionRecorder, l
 		Logger: log,
 		Meter:  tel.Meter,
 		Tracer: tel.Tracer,
+		Sample: tel.Sample,
 	})
 }
 

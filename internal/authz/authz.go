@@ -63,6 +63,8 @@ type Config struct {
 	Logger *slog.Logger
 	Meter  metric.Meter
 	Tracer trace.Tracer
+	// Sample decides whether Tracer is told of a request, by the request's traceparent; empty: it has none.
+	Sample func(traceparent string) bool
 }
 
 // Limits bound what one check may cost. What is over a limit is answered with 400, and with 503 over

@@ -83,7 +83,7 @@ func newShipped(b testing.TB, changes ...func(*Config)) shipped {
 		Identity:   identity, Realm: "extauthz", RemoveAuthorization: true,
 		Limits: Limits{PathBytes: 8192, HeaderBytes: 64 << 10, BodyBytes: 64 << 10, TokenBytes: 16 << 10, ConcurrentChecks: 1000},
 		Log:    DecisionLog{To: decisionlog.New(lines.Queue, decisionlog.Config{Rules: engine}), Ratios: map[Outcome]float64{Allowed: 0}},
-		Meter:  tel.Meter, Tracer: tel.Tracer,
+		Meter:  tel.Meter, Tracer: tel.Tracer, Sample: tel.Sample,
 	}
 	for _, change := range changes {
 		change(&cfg)
@@ -224,7 +224,7 @@ func BenchmarkObserved(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.Cleanup(func() { _ = tel.Close(context.Background()) })
-			cfg.Meter, cfg.Tracer = tel.Meter, tel.Tracer
+			cfg.Meter, cfg.Tracer, cfg.Sample = tel.Meter, tel.Tracer, tel.Sample
 		}
 	}
 	logs := func(ratio float64) func(*Config) {

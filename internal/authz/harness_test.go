@@ -102,6 +102,7 @@ func newHarness(t testing.TB, edit func(*Config)) harness {
 		Logger:              slog.New(slog.NewJSONHandler(&log, nil)),
 		Meter:               noop.NewMeterProvider().Meter(""),
 		Tracer:              tracenoop.NewTracerProvider().Tracer(""),
+		Sample:              func(string) bool { return true },
 	}
 	if edit != nil {
 		edit(&cfg)

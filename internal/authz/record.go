@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"maps"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
-	"go.opentelemetry.io/otel/trace/noop"
 
 	"github.com/cognito-extauthz/extauthz/internal/decisionlog"
 	"github.com/cognito-extauthz/extauthz/internal/route"
@@ -29,13 +27,11 @@ type recorder struct {
 	duration metric.Float64Histogram
 	skew     metric.Float64Histogram
 	replay   *decisionlog.Replay
-	tracing  bool
 	routes   sync.Map // *route.Rule to *ofRoute
 }
 
 func newRecorder(cfg Config) (*recorder, error) {
-	_, off := cfg.Tracer.(noop.Tracer)
-	r := &recorder{Config: cfg, replay: cfg.Log.replay(), tracing: !off}
+	r := &recorder{Config: cfg, replay: cfg.Log.replay()}
 	// What is counted is read when somebody asks for it: adding to a counter of OpenTelemetry's takes longer than finding the
 	// policy's decision.
 	_, err := cfg.Meter.Int64ObservableCounter("extauthz.checks",
@@ -54,23 +50,15 @@ func newRecorder(cfg Config) (*recorder, error) {
 	return r, err
 }
 
-// span starts the span of a check as a child of the request's own. There is none without tracing, and for a request whose own
-// is not sampled: the tracer would come to the same, at the price of a fifth of a warm check.
+// span starts the span of a check as a child of the request's own, if the request is to be traced.
 func (r *recorder) span(ctx context.Context, req *request) (context.Context, trace.Span) {
-	if parent, ok := req.headers.get("traceparent"); !r.tracing || ok && isUnsampled(parent) {
+	if parent, _ := req.headers.get("traceparent"); !r.Sample(parent) {
 		return ctx, nil
 	}
 	return r.Tracer.Start(req.traceContext(ctx), "check", serverSpan...)
 }
 
 var serverSpan = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
-
-// isUnsampled reports whether a traceparent is of version 00 and its flag sampled is not set (W3C Trace Context, section
-// 3.2.2.5). What else is in it does not matter then.
-func isUnsampled(parent string) bool {
-	const flags = len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0")
-	return len(parent) == flags+1 && strings.HasPrefix(parent, "00-") && strings.IndexByte("02468ace", parent[flags]) >= 0
-}
 
 // traceContext returns ctx with the request's span (W3C Trace Context, in the request's headers).
 func (r *request) traceContext(ctx context.Context) context.Context {

@@ -48,7 +48,14 @@ type Telemetry struct {
 	Tracer trace.Tracer
 	// Metrics serves the metrics in the formats of Prometheus and OpenMetrics.
 	Metrics http.Handler
+	sampler *sampler // nil: traces are not sent
 	close   []func(context.Context) error
+}
+
+// Sample decides whether to start a span for a request, by the traceparent that it has or an empty string. It is asked once
+// for each request: Tracer itself records all that it is told to start. It is safe for concurrent use.
+func (t *Telemetry) Sample(traceparent string) bool {
+	return t.sampler != nil && t.sampler.sample(traceparent)
 }
 
 // New sets telemetry up. It connects to nothing: exporters do so when they have something to send, and drop what
@@ -106,9 +113,9 @@ func (t *Telemetry) traces(ctx context.Context, cfg Config, res *resource.Resour
 	provider := sdktrace.NewTracerProvider(
 		sdktrace.WithBatcher(exporter),
 		sdktrace.WithResource(res),
-		sdktrace.WithSampler(newSampler(cfg.TraceRate, cfg.TraceRatio)),
+		sdktrace.WithSampler(sdktrace.AlwaysSample()),
 	)
-	t.Tracer = provider.Tracer(scope)
+	t.Tracer, t.sampler = provider.Tracer(scope), newSampler(cfg.TraceRate, cfg.TraceRatio)
 	t.close = append(t.close, provider.Shutdown)
 	return nil
 }

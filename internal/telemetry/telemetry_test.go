@@ -12,8 +12,6 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
-	sdktrace "go.opentelemetry.io/otel/sdk/trace"
-	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 )
 
@@ -99,36 +97,73 @@ func TestBadEnvironment(t *testing.T) {
 
 // The flag in a request's trace context is the caller's: it is followed, but only so often.
 func TestSamplerIsLimited(t *testing.T) {
-	parent := func(flags trace.TraceFlags) context.Context {
-		return trace.ContextWithRemoteSpanContext(context.Background(), trace.NewSpanContext(trace.SpanContextConfig{
-			TraceID: trace.TraceID{1}, SpanID: trace.SpanID{1}, TraceFlags: flags, Remote: true,
-		}))
-	}
-	count := func(s sdktrace.Sampler, ctx context.Context) (n int) {
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0"
+	count := func(s *sampler, traceparent string) (n int) {
 		for range 100 {
-			if s.ShouldSample(sdktrace.SamplingParameters{ParentContext: ctx, TraceID: trace.TraceID{1}}).Decision == sdktrace.RecordAndSample {
+			if s.sample(traceparent) {
 				n++
 			}
 		}
 		return n
 	}
 	synctest.Test(t, func(t *testing.T) {
-		s := newSampler(10, 0)
-		if n := count(s, parent(trace.FlagsSampled)); n != 10 {
-			t.Errorf("%d of 100 were sampled at once, want 10", n)
+		for _, sampled := range []string{parent + "1", parent + "3", parent + "f", "01" + parent[2:] + "1-more"} {
+			s := newSampler(10, 0)
+			if n := count(s, sampled); n != 10 {
+				t.Errorf("%s: %d of 100 were sampled at once, want 10", sampled, n)
+			}
+			time.Sleep(time.Second)
+			if n := count(s, sampled); n != 10 {
+				t.Errorf("%s: %d of 100 were sampled in the next second, want 10", sampled, n)
+			}
+			if n := count(newSampler(0, 1), sampled); n != 0 {
+				t.Errorf("%s: %d were sampled at rate zero", sampled, n)
+			}
 		}
-		time.Sleep(time.Second)
-		if n := count(s, parent(trace.FlagsSampled)); n != 10 {
-			t.Errorf("%d of 100 were sampled in the next second, want 10", n)
+		for _, unsampled := range []string{parent + "0", parent + "2", "01" + parent[2:] + "e-more"} {
+			if n := count(newSampler(1000, 1), unsampled); n != 0 {
+				t.Errorf("%s: %d of 100 were sampled, want none", unsampled, n)
+			}
 		}
-		if n := count(s, parent(0)) + count(s, context.Background()); n != 0 {
-			t.Errorf("%d were sampled that nobody asked for", n)
+		for _, none := range []string{"", parent, parent + "x", parent + "1x", "nonsense"} {
+			if n := count(newSampler(1000, 0), none); n != 0 {
+				t.Errorf("%q: %d were sampled at ratio zero", none, n)
+			}
+			if n := count(newSampler(0, 1), none); n != 100 {
+				t.Errorf("%q: %d of 100 were sampled at ratio one", none, n)
+			}
 		}
-		if n := count(newSampler(0, 0), parent(trace.FlagsSampled)); n != 0 {
-			t.Errorf("%d were sampled at rate zero", n)
+		half := 0
+		for range 100 {
+			half += count(newSampler(0, 0.5), "")
 		}
-		if n := count(newSampler(0, 1), context.Background()); n != 100 {
-			t.Errorf("%d of 100 were sampled at ratio one", n)
+		if half < 4500 || half > 5500 { // ten standard deviations
+			t.Errorf("%d of 10,000 were sampled at ratio 0.5", half)
 		}
 	})
+}
+
+// What is sampled is recorded, whatever its own trace says; without somewhere to send it, nothing is sampled.
+func TestSampledIsRecorded(t *testing.T) {
+	none, err := New(t.Context(), Config{TraceRatio: 1, Getenv: func(string) string { return "" }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if none.Sample("") {
+		t.Error("a request is sampled, and there is nowhere to send its span")
+	}
+	t.Setenv("OTEL_TRACES_EXPORTER", "console")
+	tel, err := New(t.Context(), Config{TraceRatio: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !tel.Sample("") {
+		t.Error("a request is not sampled at ratio one")
+	}
+	if _, span := tel.Tracer.Start(t.Context(), "check"); !span.IsRecording() {
+		t.Error("a span is not recorded")
+	}
+	if err := tel.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
