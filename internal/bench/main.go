@@ -40,6 +40,7 @@ type options struct {
 	window    time.Duration
 	rounds    int
 	scenarios string
+	curves    string
 	live      int
 }
 
@@ -54,6 +55,7 @@ func command(ctx context.Context, args []string) error {
 	flags.DurationVar(&o.window, "time", 1500*time.Millisecond, "`length` of each measurement")
 	flags.IntVar(&o.rounds, "rounds", 5, "`number` of rounds")
 	flags.StringVar(&o.scenarios, "scenarios", "", "only these scenarios, separated by commas")
+	flags.StringVar(&o.curves, "curves", "", "only these curves of scale, separated by commas")
 	flags.IntVar(&o.live, "live", liveTokens, "`number` of tokens of the scenario with many")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err

@@ -49,11 +49,13 @@ func scale(ctx context.Context, o options) error {
 	defer r.programs.mint.close()
 	few := o.live != liveTokens
 	// First, as what this process holds later would count for the cache's.
-	alone, err := cacheCells(ctx, r.programs.mint, r.log, o.rounds, o.window, upTo(cacheSizes, few), upTo(boundSizes, few))
-	if err != nil {
-		return err
+	if o.curves == "" {
+		alone, err := cacheCells(ctx, r.programs.mint, r.log, o.rounds, o.window, upTo(cacheSizes, few), upTo(boundSizes, few))
+		if err != nil {
+			return err
+		}
+		r.cells = alone
 	}
-	r.cells = alone
 	points, err := scalePoints(r.programs.mint, few)
 	if err != nil {
 		return err
@@ -69,7 +71,9 @@ func scale(ctx context.Context, o options) error {
 	for round := range o.rounds {
 		var groups [][]job
 		for _, c := range curves {
-			groups = append(groups, byCurve[c.name])
+			if o.curves == "" || slices.Contains(strings.Split(o.curves, ","), c.name) {
+				groups = append(groups, byCurve[c.name])
+			}
 		}
 		if err := r.round(ctx, round+1, groups); err != nil {
 			return err
@@ -140,9 +144,11 @@ func grown(curve string, n int, m *mint, t *templates, tokens []string) (func(st
 	case curvePools:
 		return func(config string) string { return pools(config, n, m.jwksURL) }, warmLoad(poolTokens(m, t, n))
 	}
-	many := make([]message, n)
+	// As many messages for each size, each with memory of its own: what it costs the client to walk through 200 MB would slow it
+	// down, and a server that is asked less often finds fewer checks at once. That is no cost of the server's tokens.
+	many := make([]message, len(tokens))
 	for i := range many {
-		many[i] = t.message(readOrder, tokens[i], http.StatusOK)
+		many[i] = t.message(readOrder, strings.Clone(tokens[i%n]), http.StatusOK)
 	}
 	// Room for all of them: an entry counts about two kilobytes.
 	return func(config string) string {

@@ -47,7 +47,8 @@ func TestShadowIsTheCache(t *testing.T) {
 	}
 }
 
-// The same seed has the same outcome, but for what the cache itself leaves to chance: the seed of its hashes.
+// The same seed has the same outcome, but for what the cache itself leaves to chance: the seed of its hashes, by which a small
+// cache that is full chooses what to keep.
 func TestSimulate(t *testing.T) {
 	cases := []fleet{
 		{500, 10, 1, anyReplica, defaultCacheBytes},
@@ -64,7 +65,11 @@ func TestSimulate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i, o := range first {
-		if math.Abs(o.Hits-again[i].Hits) > 0.005 {
+		chance := 0.005
+		if cases[i].CacheBytes < defaultCacheBytes {
+			chance = 0.05
+		}
+		if math.Abs(o.Hits-again[i].Hits) > chance {
 			t.Errorf("%+v: hits %.4f, and %.4f the second time", cases[i], o.Hits, again[i].Hits)
 		}
 	}
