@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cognito-extauthz/extauthz/internal/config"
+	"github.com/cognito-extauthz/extauthz/internal/reload"
 )
 
 // defaultConfig is where the image and the manifests put the configuration.
@@ -54,9 +55,16 @@ FILE is ` + defaultConfig + ` unless said otherwise.`,
 			if err != nil {
 				return err
 			}
-			p, err := newParts(cmd.Context(), path, cfg, slog.New(slog.DiscardHandler))
+			quiet := slog.New(slog.DiscardHandler)
+			p, err := newParts(cmd.Context(), path, cfg, quiet, nil)
 			if err != nil {
 				return err
+			}
+			if _, err := newTLS(cfg, reload.New(quiet)); err != nil {
+				return wrongAbout(path, err)
+			}
+			if _, err := newBundles(cmd.Context(), cfg, p.engine, quiet); err != nil {
+				return wrongAbout(path, err)
 			}
 			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: ok (pools: %d, clients: %d, routes: %d), revision %s, policy %s\n",
 				path, len(cfg.Pools), len(cfg.Clients), len(cfg.Routes), cfg.Revision(), cmp.Or(p.engine.Revision(), "from bundles"))

@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"os/signal"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -21,6 +18,7 @@ import (
 	"github.com/cognito-extauthz/extauthz/internal/config"
 	"github.com/cognito-extauthz/extauthz/internal/decisionlog"
 	"github.com/cognito-extauthz/extauthz/internal/decisionlog/opalog"
+	"github.com/cognito-extauthz/extauthz/internal/opa"
 )
 
 // output is where the program writes.
@@ -34,18 +32,17 @@ type decisions struct {
 	log   *decisionlog.Log
 	queue *asynclog.Queue // nil: that of standard error
 	file  *decisionlog.File
-	end   func() // of the wait for SIGHUP
 	once  sync.Once
 	err   error
 }
 
 // newDecisions opens the decision log.
-func newDecisions(cfg *config.Config, p parts, log *slog.Logger, out output) (*decisions, error) {
+func newDecisions(cfg *config.Config, rules decisionlog.Rules, source *opa.Source, log *slog.Logger, out output) (*decisions, error) {
 	c := decisionlog.Config{
-		Rules: p.engine, Logger: log,
+		Rules: rules, Logger: log,
 		Path: strings.ReplaceAll(strings.TrimPrefix(cfg.Policy.Decision, "data."), ".", "/"),
 	}
-	d := &decisions{end: func() {}}
+	d := new(decisions)
 	switch cfg.DecisionLog.To {
 	case config.LogToStdout:
 		d.queue = asynclog.New(out.stdout, decisionlog.Limits).Queue
@@ -56,9 +53,8 @@ func newDecisions(cfg *config.Config, p parts, log *slog.Logger, out output) (*d
 			return nil, fmt.Errorf("decisionLog.file: %w", err)
 		}
 		d.queue = asynclog.New(d.file, decisionlog.Limits).Queue
-		d.end = reopenOnHangup(d.file, log)
 	case config.LogToOPA:
-		d.log, d.queue = decisionlog.NewEvents(c, opalog.To(p.source.Manager(), p.source.Revisions))
+		d.log, d.queue = decisionlog.NewEvents(c, opalog.To(source.Manager(), source.Revisions))
 		return d, nil
 	default:
 		d.log = decisionlog.New(out.stderr.Queue, c)
@@ -68,27 +64,12 @@ func newDecisions(cfg *config.Config, p parts, log *slog.Logger, out output) (*d
 	return d, nil
 }
 
-// reopenOnHangup opens the file again on SIGHUP, as those who rotate files themselves expect.
-func reopenOnHangup(file *decisionlog.File, log *slog.Logger) (end func()) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	done := make(chan struct{})
-	go func() {
-		for {
-			select {
-			case <-done:
-				return
-			case <-hangup:
-				if err := file.Reopen(); err != nil {
-					log.Warn("decision log not closed", "error", err)
-				}
-			}
-		}
-	}()
-	return func() {
-		signal.Stop(hangup)
-		close(done)
+// reopen opens the file, if there is one, again, as those who rotate files themselves expect.
+func (d *decisions) reopen() error {
+	if d.file == nil {
+		return nil
 	}
+	return d.file.Reopen()
 }
 
 // closeTime is how long what waits may take to be written at the end.
@@ -97,7 +78,6 @@ const closeTime = time.Second
 // close writes what waits. It may be called more than once.
 func (d *decisions) close(ctx context.Context) error {
 	d.once.Do(func() {
-		d.end()
 		if d.queue == nil {
 			return
 		}

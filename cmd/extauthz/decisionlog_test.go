@@ -78,7 +78,7 @@ func newLoaded(t *testing.T, section string, out output) *loaded {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	p, err := newParts(t.Context(), path, cfg, log)
+	p, err := newParts(t.Context(), path, cfg, log, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,22 +88,28 @@ func newLoaded(t *testing.T, section string, out output) *loaded {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { p.pools.run(ctx) })
+	for _, keys := range p.pools.remote {
+		running.Go(func() { _ = keys.Run(ctx) })
+	}
 	running.Go(func() { _ = p.engine.Run(ctx) })
 	t.Cleanup(func() { cancel(); running.Wait(); _ = tel.Close(context.Background()) })
 	if !p.pools.await(ctx, 10*time.Second) {
 		t.Fatal("no keys")
 	}
-	d, err := newDecisions(cfg, p, log, out)
+	b, err := newBundles(ctx, cfg, p.engine, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := newDecisions(cfg, p.engine, b.source, log, out)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(d.closeLate)
-	service, err := newService(cfg, p, d.log, log, tel)
+	metrics, err := authz.NewMetrics(tel.Meter)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &loaded{Service: service, decisions: d, canary: "canary7secret"}
+	l := &loaded{Service: newService(cfg, p, d.log, log, tel, metrics), decisions: d, canary: "canary7secret"}
 	good := pool.Pools()[0].Token(cognitotest.DemoClientID)
 	for _, r := range [][2]string{{"/orders", good}, {"/orders", good + l.canary}, {"/nowhere", good}, {"/undefined", good}} {
 		l.requests = append(l.requests, checkOf(r[0]+"?q="+l.canary, "Bearer "+r[1], l.canary))
@@ -322,12 +328,12 @@ func TestPolicyMasksItsLog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := newParts(t.Context(), path, cfg, slog.New(slog.DiscardHandler))
+	p, err := newParts(t.Context(), path, cfg, slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	d, err := newDecisions(cfg, p, slog.New(slog.DiscardHandler), output{stdout: &out})
+	d, err := newDecisions(cfg, p.engine, nil, slog.New(slog.DiscardHandler), output{stdout: &out})
 	if err != nil {
 		t.Fatal(err)
 	}

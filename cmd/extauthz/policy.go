@@ -133,10 +133,7 @@ func decisionCacheOf(engine *policy.Engine) *decisionCacheStatus {
 }
 
 // observeDecisionCache shows what the engine remembers as metrics.
-func observeDecisionCache(meter metric.Meter, cfg *config.Config, engine *policy.Engine) error {
-	if !cfg.DecisionCache.Enabled {
-		return nil
-	}
+func (l *live) observeDecisionCache(meter metric.Meter) error {
 	usable, err1 := meter.Int64ObservableGauge("extauthz.decision.cache.usable",
 		metric.WithDescription("1 if decisions of the policy are remembered, 0 if it depends on more than the input, or on all of it."))
 	decisions, err2 := meter.Int64ObservableGauge("extauthz.decision.cache.decisions",
@@ -149,6 +146,11 @@ func observeDecisionCache(meter metric.Meter, cfg *config.Config, engine *policy
 		return err
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		g := l.now.Load()
+		if !g.cfg.DecisionCache.Enabled {
+			return nil
+		}
+		engine := g.engine
 		s := engine.CacheStatus()
 		o.ObserveInt64(usable, asInt(engine.Caching().Remembered))
 		o.ObserveInt64(decisions, int64(s.Entries))

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/cognito-extauthz/extauthz/internal/authz"
@@ -23,15 +22,24 @@ type pools struct {
 	validator *validator.Validator
 	cache     *validator.Cached                // nil: none
 	remote    map[string]*validator.RemoteKeys // by pool name; pools whose keys are in a file are not here
-	keyed     int                              // how many pools have their keys from a file
+	sources   map[keySource]*validator.RemoteKeys
+	keyed     int // how many pools have their keys from a file
 	files     *reload.Watcher
 }
 
-func newPools(cfg *config.Config, log *slog.Logger) (*pools, error) {
-	p := &pools{remote: make(map[string]*validator.RemoteKeys), files: reload.New(log)}
+// A keySource is all that fetching a pool's keys depends on.
+type keySource struct {
+	pool, url string
+	jwks      config.JWKS
+	roots     string // the content of jwks.caFile
+}
+
+// newPools makes them of a configuration. Keys that those of before fetch in the same way stay: nil is none.
+func newPools(cfg *config.Config, log *slog.Logger, before *pools) (*pools, error) {
+	p := &pools{remote: make(map[string]*validator.RemoteKeys), sources: make(map[keySource]*validator.RemoteKeys), files: reload.New(log)}
 	configs := make([]validator.Config, 0, len(cfg.Pools))
 	for name, pool := range cfg.Pools {
-		keys, err := p.keys(cfg, name, pool, log)
+		keys, err := p.keys(cfg, name, pool, log, before)
 		if err != nil {
 			return nil, fmt.Errorf("pools.%s: %w", name, err)
 		}
@@ -117,34 +125,44 @@ func poolConfig(cfg *config.Config, name string, pool config.Pool, keys validato
 	return c
 }
 
-func (p *pools) keys(cfg *config.Config, name string, pool config.Pool, log *slog.Logger) (validator.KeySet, error) {
+func (p *pools) keys(cfg *config.Config, name string, pool config.Pool, log *slog.Logger, before *pools) (validator.KeySet, error) {
 	if pool.JWKSFile != "" {
 		p.keyed++
 		return p.fileKeys(cfg, name, pool, log)
 	}
-	seed, err := seedKeys(cfg, name, pool, log)
-	if err != nil {
-		return nil, fmt.Errorf("jwks.seedFile: %w", err)
-	}
-	roots, err := loadRoots(cfg.Path(pool.JWKS.CAFile))
+	roots, text, err := loadRoots(cfg.Path(pool.JWKS.CAFile))
 	if err != nil {
 		return nil, fmt.Errorf("jwks.caFile: %w", err)
 	}
-	remote, err := validator.NewRemoteKeys(validator.RemoteKeysConfig{
-		URL:         pool.KeysURL(),
-		MaxAge:      pool.JWKS.MaxAge,
-		MinInterval: pool.JWKS.MinInterval,
-		MaxStale:    pool.JWKS.MaxStale,
-		Timeout:     pool.JWKS.Timeout,
+	source := keySource{pool: name, url: pool.KeysURL(), jwks: pool.JWKS, roots: text}
+	var remote *validator.RemoteKeys
+	if before != nil {
+		remote = before.sources[source]
+	}
+	if remote == nil {
+		if remote, err = fetchedKeys(cfg, source, roots, log); err != nil {
+			return nil, err
+		}
+	}
+	p.remote[name], p.sources[source] = remote, remote
+	return remote, nil
+}
+
+func fetchedKeys(cfg *config.Config, from keySource, roots *x509.CertPool, log *slog.Logger) (*validator.RemoteKeys, error) {
+	seed, err := seedKeys(cfg, from, log)
+	if err != nil {
+		return nil, fmt.Errorf("jwks.seedFile: %w", err)
+	}
+	return validator.NewRemoteKeys(validator.RemoteKeysConfig{
+		URL:         from.url,
+		MaxAge:      from.jwks.MaxAge,
+		MinInterval: from.jwks.MinInterval,
+		MaxStale:    from.jwks.MaxStale,
+		Timeout:     from.jwks.Timeout,
 		Seed:        seed,
 		TLS:         &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-		Logger:      log.With("pool", name),
+		Logger:      log.With("pool", from.pool),
 	})
-	if err != nil {
-		return nil, err
-	}
-	p.remote[name] = remote
-	return remote, nil
 }
 
 // fileKeys reads a pool's keys from its file, and has it read again when it changes.
@@ -168,15 +186,15 @@ func (p *pools) fileKeys(cfg *config.Config, name string, pool config.Pool, log 
 }
 
 // seedKeys reads the keys that a pool begins with; nil if it has no file of them.
-func seedKeys(cfg *config.Config, name string, pool config.Pool, log *slog.Logger) (validator.StaticKeys, error) {
-	if pool.JWKS.SeedFile == "" {
+func seedKeys(cfg *config.Config, from keySource, log *slog.Logger) (validator.StaticKeys, error) {
+	if from.jwks.SeedFile == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(cfg.Path(pool.JWKS.SeedFile))
+	text, err := os.ReadFile(cfg.Path(from.jwks.SeedFile))
 	if err != nil {
 		return nil, err
 	}
-	return parseKeys(text, name, pool.JWKS.SeedFile, log)
+	return parseKeys(text, from.pool, from.jwks.SeedFile, log)
 }
 
 func parseKeys(text []byte, pool, file string, log *slog.Logger) (validator.StaticKeys, error) {
@@ -190,30 +208,21 @@ func parseKeys(text []byte, pool, file string, log *slog.Logger) (validator.Stat
 	return keys, nil
 }
 
-// loadRoots reads certificate authorities; without a file it returns nil, which means the system's.
-func loadRoots(file string) (*x509.CertPool, error) {
+// loadRoots reads certificate authorities, and returns the file's text as well; without a file it returns nil, which means the
+// system's.
+func loadRoots(file string) (roots *x509.CertPool, text string, err error) {
 	if file == "" {
-		return nil, nil //nolint:nilnil // documented above
+		return nil, "", nil
 	}
 	pem, err := os.ReadFile(file)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	roots := x509.NewCertPool()
+	roots = x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s has no certificate, want PEM", file)
+		return nil, "", fmt.Errorf("%s has no certificate, want PEM", file)
 	}
-	return roots, nil
-}
-
-// run keeps keys and files fresh until ctx ends.
-func (p *pools) run(ctx context.Context) {
-	var wg sync.WaitGroup
-	wg.Go(func() { _ = p.files.Run(ctx) }) // ends with ctx, without an error
-	for _, keys := range p.remote {
-		wg.Go(func() { _ = keys.Run(ctx) }) // ends with ctx, without an error
-	}
-	wg.Wait()
+	return roots, string(pem), nil
 }
 
 // await returns true when every pool has keys, or when timeout has passed and one has; false if ctx ends before.
@@ -273,23 +282,4 @@ func identity(cfg *config.Config) authz.Identity {
 		MaxBytes: cfg.IdentityHeaders.MaxBytes,
 		Claims:   cfg.IdentityHeaders.Claims,
 	}
-}
-
-func serverTLS(cfg *config.Config) (*tls.Config, error) {
-	t := cfg.Listen.TLS
-	if !t.Enabled() {
-		return nil, nil //nolint:nilnil // no TLS is no error
-	}
-	cert, err := tls.LoadX509KeyPair(cfg.Path(t.CertFile), cfg.Path(t.KeyFile))
-	if err != nil {
-		return nil, err
-	}
-	c := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}}
-	if t.ClientCAFile != "" {
-		if c.ClientCAs, err = loadRoots(cfg.Path(t.ClientCAFile)); err != nil {
-			return nil, err
-		}
-		c.ClientAuth = tls.RequireAndVerifyClientCert
-	}
-	return c, nil
 }

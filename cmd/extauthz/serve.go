@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"strings"
-	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,12 +17,13 @@ import (
 	"github.com/cognito-extauthz/extauthz/internal/authz"
 	"github.com/cognito-extauthz/extauthz/internal/config"
 	"github.com/cognito-extauthz/extauthz/internal/decisionlog"
-	"github.com/cognito-extauthz/extauthz/internal/opa"
+	"github.com/cognito-extauthz/extauthz/internal/reload"
 	"github.com/cognito-extauthz/extauthz/internal/route"
 	"github.com/cognito-extauthz/extauthz/internal/server"
 	"github.com/cognito-extauthz/extauthz/internal/telemetry"
 	"github.com/cognito-extauthz/extauthz/internal/unary"
 	"github.com/cognito-extauthz/extauthz/pkg/policy"
+	"github.com/cognito-extauthz/extauthz/pkg/validator"
 )
 
 func serveCommand() *cobra.Command {
@@ -34,6 +35,9 @@ func serveCommand() *cobra.Command {
 HTTP on listen.metrics. It is ready when it has the keys of every pool, and ends on SIGTERM or
 SIGINT: health turns NOT_SERVING, shutdown.delay passes, checks under way finish. A second signal
 ends it at once. It logs JSON lines to standard error.
+
+The configuration and the files that it names are read again when they change, all of them or
+nothing: one that is wrong changes nothing. SIGHUP has them looked at now.
 
 Every scalar of the configuration can be set by an environment variable too, such as
 EXTAUTHZ__LISTEN__GRPC=0.0.0.0:9191.`,
@@ -66,34 +70,41 @@ func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logge
 		return err
 	}
 	defer closeTelemetry(tel, log)
-	p, err := newParts(ctx, path, cfg, log)
+	l := &live{path: path, log: log, tel: tel, files: reload.New(log), fetching: make(map[*validator.RemoteKeys]context.CancelFunc)}
+	first, err := newParts(ctx, path, cfg, log, nil)
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(p.pools.observe(tel.Meter), p.observeBundles(tel.Meter), observePolicy(tel.Meter, p.engine), observeDecisionCache(tel.Meter, cfg, p.engine)); err != nil {
-		return err
-	}
-	decisions, err := newDecisions(cfg, p, log, out)
+	l.bundles, err = newBundles(ctx, cfg, first.engine, log)
 	if err != nil {
-		return &wrongError{fmt.Errorf("%s: %w", path, err)}
+		return wrongAbout(path, err)
+	}
+	serverTLS, err := newTLS(cfg, l.files)
+	if err != nil {
+		return wrongAbout(path, err)
+	}
+	decisions, err := newDecisions(cfg, l, l.bundles.source, log, out)
+	if err != nil {
+		return wrongAbout(path, err)
 	}
 	defer decisions.closeLate()
-	if err := observeLog(tel.Meter, decisions.log, out.stderr); err != nil {
+	l.to = decisions.log
+	if l.metrics, err = authz.NewMetrics(tel.Meter); err != nil {
 		return err
 	}
-	service, err := newService(cfg, p, decisions.log, log, tel)
-	if err != nil {
+	l.now.Store(l.generation(cfg, first))
+	if err := errors.Join(l.observe(tel.Meter), observeLog(tel.Meter, decisions.log, out.stderr)); err != nil {
 		return err
 	}
 	srv, err := server.Listen(server.Config{
 		GRPC: cfg.Listen.GRPC, Metrics: cfg.Listen.Metrics, Admin: cfg.Listen.Admin,
-		TLS:            p.tls,
-		Checker:        service,
+		TLS:            serverTLS,
+		Checker:        l,
 		MessageBytes:   messageBytes(cfg),
 		Checks:         cfg.Limits.ConcurrentChecks,
 		MetricsHandler: tel.Metrics,
-		Effective:      cfg.YAML,
-		Status:         func() any { return p.status(cfg) },
+		Effective:      func() []byte { return l.now.Load().cfg.YAML() },
+		Status:         func() any { return l.status() },
 		Delay:          cfg.Shutdown.Delay,
 		Grace:          cfg.Shutdown.Timeout,
 		Logger:         log,
@@ -105,29 +116,57 @@ func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logge
 	// These go on until the last check is answered, so not under ctx, whose end begins the drain.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	var running sync.WaitGroup
-	running.Go(func() { p.pools.run(background) })
-	running.Go(func() { _ = p.engine.Run(background) }) // ends with background, without an error
-	running.Go(func() { followHeap(background) })
 	ctx, giveUp := context.WithCancel(ctx)
 	defer giveUp()
+	l.start(background)
 	var sourceErr error
-	running.Go(func() {
-		if sourceErr = p.runSource(background); sourceErr != nil {
+	l.running.Go(func() {
+		if sourceErr = l.bundles.run(background); sourceErr != nil {
 			giveUp()
 		}
 	})
+	hangup := onHangup(func() {
+		l.look()
+		if err := decisions.reopen(); err != nil {
+			log.Warn("decision log not closed", "error", err)
+		}
+	})
 	go func() {
-		if p.pools.await(ctx, cfg.Startup.KeysTimeout) && p.awaitPolicy(ctx, cfg) {
+		if first.pools.await(ctx, cfg.Startup.KeysTimeout) && l.bundles.await(ctx, cfg) {
 			srv.Ready()
 			log.Info("ready")
 		}
 	}()
-	announce(log, cfg, srv, p.engine)
-	err = errors.Join(srv.Serve(ctx), decisions.close(background)) // before what it may send them with ends
+	announce(log, cfg, srv, first.engine)
+	err = srv.Serve(ctx)
+	hangup()
+	err = errors.Join(err, decisions.close(background)) // before what it may send them with ends
 	stop()
-	running.Wait()
+	l.running.Wait()
 	return errors.Join(err, sourceErr)
+}
+
+// onHangup has f called for each SIGHUP, which would end the process otherwise.
+func onHangup(f func()) (end func()) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			case <-hangup:
+				f()
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(hangup)
+		close(stop)
+		<-ended
+	}
 }
 
 // messageBytes is how long a CheckRequest may be: what the limits of its parts come to, path and host being headers too, and as
@@ -145,7 +184,7 @@ func closeTelemetry(tel *telemetry.Telemetry, log *slog.Logger) {
 	}
 }
 
-func newService(cfg *config.Config, p parts, decisions authz.DecisionRecorder, log *slog.Logger, tel *telemetry.Telemetry) (*authz.Service, error) {
+func newService(cfg *config.Config, p parts, decisions authz.DecisionRecorder, log *slog.Logger, tel *telemetry.Telemetry, metrics *authz.Metrics) *authz.Service {
 	return authz.New(authz.Config{
 		Authenticator:       p.pools.authenticator(),
 		Authorizer:          p.engine,
@@ -164,19 +203,24 @@ func newService(cfg *config.Config, p parts, decisions authz.DecisionRecorder, l
 			TokenBytes:       cfg.Limits.TokenBytes,
 			ConcurrentChecks: cfg.Limits.ConcurrentChecks,
 		},
-		Log:    decisionLog(cfg, decisions),
-		Logger: log,
-		Meter:  tel.Meter,
-		Tracer: tel.Tracer,
-		Sample: tel.Sample,
+		Log:     decisionLog(cfg, decisions),
+		Logger:  log,
+		Metrics: metrics,
+		Tracer:  tel.Tracer,
+		Sample:  tel.Sample,
 	})
 }
 
-// announce says what is served, and aloud what is dangerous.
+// announce says what is served.
 func announce(log *slog.Logger, cfg *config.Config, srv *server.Server, engine *policy.Engine) {
 	grpc, metrics, admin := srv.Addrs()
 	log.Info("serving", "version", programVersion(), "grpc", grpc, "metrics", metrics, "admin", admin,
 		"config_revision", cfg.Revision(), "policy_revision", engine.Revision())
+	warn(log, cfg)
+}
+
+// warn says aloud what is dangerous.
+func warn(log *slog.Logger, cfg *config.Config) {
 	for name, p := range cfg.Pools {
 		if p.AnyClient {
 			log.Warn("pool accepts the tokens of every app client", "pool", name)
@@ -187,40 +231,35 @@ func announce(log *slog.Logger, cfg *config.Config, srv *server.Server, engine *
 	}
 }
 
-// parts are what is made of a configuration and of the files that it names, before anything is served.
+// parts are what is made of a configuration and of the files that it names, to decide by.
 type parts struct {
 	pools  *pools
 	routes *route.Table
 	engine *policy.Engine
-	source *opa.Source // of policies; nil: none but the engine's own
-	tls    *tls.Config // nil: none
 }
 
-// newParts reads and checks what the configuration at path names. An error is about that.
-func newParts(ctx context.Context, path string, cfg *config.Config, log *slog.Logger) (p parts, err error) {
+// newParts reads and checks what the configuration at path names. An error is about that. Of the pools of before, which may be
+// nil, it takes over the keys.
+func newParts(ctx context.Context, path string, cfg *config.Config, log *slog.Logger, before *pools) (p parts, err error) {
 	defer func() {
 		if err != nil {
-			err = &wrongError{fmt.Errorf("%s: %w", path, err)}
+			err = wrongAbout(path, err)
 		}
 	}()
-	if p.pools, err = newPools(cfg, log); err != nil {
+	if p.pools, err = newPools(cfg, log, before); err != nil {
 		return p, err
 	}
 	if p.routes, err = route.NewTable(cfg.Rules()); err != nil {
 		return p, err
 	}
-	if p.tls, err = serverTLS(cfg); err != nil {
-		return p, fmt.Errorf("listen.tls: %w", err)
-	}
 	if p.engine, err = newEngine(ctx, cfg, log); err != nil {
 		return p, err
 	}
-	if err = watchPolicy(ctx, cfg, p.pools.files, p.engine); err != nil {
-		return p, err
-	}
-	p.source, err = newSource(ctx, cfg, p.engine, log)
-	return p, err
+	return p, watchPolicy(ctx, cfg, p.pools.files, p.engine)
 }
+
+// wrongAbout is an error about the configuration at path.
+func wrongAbout(path string, err error) error { return &wrongError{fmt.Errorf("%s: %w", path, err)} }
 
 func newEngine(ctx context.Context, cfg *config.Config, log *slog.Logger) (*policy.Engine, error) {
 	dir := cfg.Path(cfg.Policy.Dir)

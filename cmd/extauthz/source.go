@@ -38,40 +38,38 @@ func watchPolicy(ctx context.Context, cfg *config.Config, files *reload.Watcher,
 	return nil
 }
 
-// newSource makes ready what the section opa names; nil if there is none.
-func newSource(ctx context.Context, cfg *config.Config, engine *policy.Engine, log *slog.Logger) (*opa.Source, error) {
+// newBundles makes ready what the section opa names, if there is one, for an engine to begin with.
+func newBundles(ctx context.Context, cfg *config.Config, engine *policy.Engine, log *slog.Logger) (*bundles, error) {
+	b := &bundles{engine: engine}
 	if len(cfg.OPA) == 0 {
-		return nil, nil //nolint:nilnil // documented above
+		return b, nil
 	}
 	c := opa.Config{Section: cfg.OPA, Getenv: os.LookupEnv, MinRevision: cfg.Policy.MinRevision, Logger: log}
 	if cfg.HasBundles() {
-		c.Load = func(ctx context.Context, files map[string][]byte, label string) (string, error) {
-			err := engine.Load(ctx, files, label)
-			return engine.Revision(), err // nobody else loads
-		}
+		c.Load = b.load
 	}
-	source, err := opa.New(ctx, c)
-	if err != nil {
+	var err error
+	if b.source, err = opa.New(ctx, c); err != nil {
 		return nil, fmt.Errorf("opa: %w", err)
 	}
-	return source, nil
+	return b, nil
 }
 
-// runSource fetches policies until ctx ends. An error means that it could not begin to.
-func (p parts) runSource(ctx context.Context) error {
-	if p.source == nil {
+// run fetches policies until ctx ends. An error means that it could not begin to.
+func (b *bundles) run(ctx context.Context) error {
+	if b.source == nil {
 		return nil
 	}
-	return p.source.Run(ctx)
+	return b.source.Run(ctx)
 }
 
-// awaitPolicy returns true when there is a policy to decide by; false if ctx ends before.
-func (p parts) awaitPolicy(ctx context.Context, cfg *config.Config) bool {
+// await returns true when there is a policy to decide by; false if ctx ends before.
+func (b *bundles) await(ctx context.Context, cfg *config.Config) bool {
 	if !cfg.HasBundles() {
 		return true
 	}
 	select {
-	case <-p.source.Loaded():
+	case <-b.source.Loaded():
 		return true
 	case <-ctx.Done():
 		return false
@@ -89,22 +87,22 @@ type bundleStatus struct {
 	Error       string    `json:"error,omitempty"`
 }
 
-func (p parts) bundles() []bundleStatus {
-	if p.source == nil {
+func (b *bundles) status() []bundleStatus {
+	if b.source == nil {
 		return nil
 	}
 	var all []bundleStatus
-	for _, b := range p.source.Bundles() {
+	for _, s := range b.source.Bundles() {
 		all = append(all, bundleStatus{
-			Name: b.Name, Revision: b.Revision, CheckedAt: b.CheckedAt, ActivatedAt: b.ActivatedAt, Activations: b.Activations, Failures: b.Failures, Error: textOf(b.Err),
+			Name: s.Name, Revision: s.Revision, CheckedAt: s.CheckedAt, ActivatedAt: s.ActivatedAt, Activations: s.Activations, Failures: s.Failures, Error: textOf(s.Err),
 		})
 	}
 	return all
 }
 
-// observeBundles shows the state of bundles as metrics.
-func (p parts) observeBundles(meter metric.Meter) error {
-	if p.source == nil {
+// observe shows the state of bundles as metrics.
+func (b *bundles) observe(meter metric.Meter) error {
+	if b.source == nil {
 		return nil
 	}
 	current, err1 := meter.Int64ObservableGauge("extauthz.bundle.current",
@@ -117,14 +115,14 @@ func (p parts) observeBundles(meter metric.Meter) error {
 		return err
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		for _, b := range p.source.Bundles() {
-			name := attribute.String("bundle", b.Name)
-			if !b.CheckedAt.IsZero() {
-				o.ObserveFloat64(age, time.Since(b.CheckedAt).Seconds(), metric.WithAttributes(name))
+		for _, s := range b.source.Bundles() {
+			name := attribute.String("bundle", s.Name)
+			if !s.CheckedAt.IsZero() {
+				o.ObserveFloat64(age, time.Since(s.CheckedAt).Seconds(), metric.WithAttributes(name))
 			}
-			o.ObserveInt64(current, asInt(b.Err == nil && !b.ActivatedAt.IsZero()), metric.WithAttributes(name))
-			o.ObserveInt64(activations, int64(b.Activations), metric.WithAttributes(name, attribute.String("result", "ok")))
-			o.ObserveInt64(activations, int64(b.Failures), metric.WithAttributes(name, attribute.String("result", "failed")))
+			o.ObserveInt64(current, asInt(s.Err == nil && !s.ActivatedAt.IsZero()), metric.WithAttributes(name))
+			o.ObserveInt64(activations, int64(s.Activations), metric.WithAttributes(name, attribute.String("result", "ok")))
+			o.ObserveInt64(activations, int64(s.Failures), metric.WithAttributes(name, attribute.String("result", "failed")))
 		}
 		return nil
 	}, current, activations, age)

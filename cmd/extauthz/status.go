@@ -3,13 +3,13 @@ package main
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
-	"github.com/cognito-extauthz/extauthz/internal/config"
-	"github.com/cognito-extauthz/extauthz/pkg/policy"
+	"github.com/cognito-extauthz/extauthz/internal/reload"
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
 )
 
@@ -57,28 +57,34 @@ type cacheStatus struct {
 	Misses   uint64 `json:"misses"`
 }
 
-func (p parts) status(cfg *config.Config) status {
+func (l *live) status() status {
+	g := l.now.Load()
 	s := status{
-		Version: programVersion(), ConfigRevision: cfg.Revision(), PolicyRevision: p.engine.Revision(),
+		Version: programVersion(), ConfigRevision: g.cfg.Revision(), PolicyRevision: g.engine.Revision(),
 		Pools: make(map[string]poolStatus), Files: []fileStatus{},
 	}
-	for name, keys := range p.pools.remote {
+	for name, keys := range g.pools.remote {
 		s.Pools[name] = statusOf(keys.Status())
 	}
-	for _, f := range p.pools.files.Status() {
+	for _, f := range l.fileStatus() {
 		s.Files = append(s.Files, fileStatus{
 			Name: f.Name, Path: f.Path, Revision: f.Revision, LoadedAt: f.LoadedAt, Loads: f.Loads, Failures: f.Failures, Error: textOf(f.Err),
 		})
 	}
-	s.Bundles = p.bundles()
-	if p.pools.cache != nil {
-		c := cacheStatus(p.pools.cache.Status())
+	s.Bundles = l.bundles.status()
+	if g.pools.cache != nil {
+		c := cacheStatus(g.pools.cache.Status())
 		s.TokenCache = &c
 	}
-	if cfg.DecisionCache.Enabled {
-		s.DecisionCache = decisionCacheOf(p.engine)
+	if g.cfg.DecisionCache.Enabled {
+		s.DecisionCache = decisionCacheOf(g.engine)
 	}
 	return s
+}
+
+// fileStatus is the state of all that the configuration names, and its own.
+func (l *live) fileStatus() []reload.Status {
+	return slices.Concat(l.now.Load().pools.files.Status(), l.files.Status())
 }
 
 func statusOf(k validator.KeyStatus) poolStatus {
@@ -99,12 +105,12 @@ func textOf(err error) string {
 	return err.Error()
 }
 
-// observe shows the state of keys, files and the cache as metrics.
-func (p *pools) observe(meter metric.Meter) error {
-	return errors.Join(p.observeKeys(meter), p.observeFiles(meter), p.observeCache(meter))
+// observe shows the state of what decides as metrics.
+func (l *live) observe(meter metric.Meter) error {
+	return errors.Join(l.observeKeys(meter), l.observeFiles(meter), l.observeCache(meter), l.bundles.observe(meter), l.observePolicy(meter), l.observeDecisionCache(meter))
 }
 
-func (p *pools) observeKeys(meter metric.Meter) error {
+func (l *live) observeKeys(meter metric.Meter) error {
 	age, err1 := meter.Float64ObservableGauge("extauthz.jwks.age", metric.WithUnit("s"),
 		metric.WithDescription("Time since the fetch that last confirmed a pool's keys began. Absent before the first."))
 	usable, err2 := meter.Int64ObservableGauge("extauthz.jwks.usable",
@@ -117,7 +123,7 @@ func (p *pools) observeKeys(meter metric.Meter) error {
 		return err
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		for name, keys := range p.remote {
+		for name, keys := range l.now.Load().pools.remote {
 			s, pool := keys.Status(), attribute.String("pool", name)
 			labels := metric.WithAttributes(pool)
 			if !s.FetchedAt.IsZero() {
@@ -135,7 +141,7 @@ func (p *pools) observeKeys(meter metric.Meter) error {
 	return err
 }
 
-func (p *pools) observeFiles(meter metric.Meter) error {
+func (l *live) observeFiles(meter metric.Meter) error {
 	current, err1 := meter.Int64ObservableGauge("extauthz.file.current",
 		metric.WithDescription("1 if what is in use is the file as it is now, 0 if the last good one goes on."))
 	loads, err2 := meter.Int64ObservableCounter("extauthz.file.loads",
@@ -144,7 +150,7 @@ func (p *pools) observeFiles(meter metric.Meter) error {
 		return err
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		for _, f := range p.files.Status() {
+		for _, f := range l.fileStatus() {
 			file := attribute.String("file", f.Name)
 			o.ObserveInt64(current, asInt(f.Err == nil), metric.WithAttributes(file))
 			o.ObserveInt64(loads, int64(f.Loads), metric.WithAttributes(file, attribute.String("result", "ok")))
@@ -155,10 +161,7 @@ func (p *pools) observeFiles(meter metric.Meter) error {
 	return err
 }
 
-func (p *pools) observeCache(meter metric.Meter) error {
-	if p.cache == nil {
-		return nil
-	}
+func (l *live) observeCache(meter metric.Meter) error {
 	tokens, err1 := meter.Int64ObservableGauge("extauthz.token.cache.tokens",
 		metric.WithDescription("Tokens that are remembered: verified, or refused for their signature."))
 	bytes, err2 := meter.Int64ObservableGauge("extauthz.token.cache.size", metric.WithUnit("By"),
@@ -169,7 +172,11 @@ func (p *pools) observeCache(meter metric.Meter) error {
 		return err
 	}
 	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		s := p.cache.Status()
+		cache := l.now.Load().pools.cache
+		if cache == nil {
+			return nil
+		}
+		s := cache.Status()
 		o.ObserveInt64(tokens, int64(s.Verified), metric.WithAttributes(attribute.String("state", "verified")))
 		o.ObserveInt64(tokens, int64(s.Refused), metric.WithAttributes(attribute.String("state", "refused")))
 		o.ObserveInt64(bytes, int64(s.Bytes))
@@ -181,11 +188,11 @@ func (p *pools) observeCache(meter metric.Meter) error {
 }
 
 // observePolicy shows what the policy engine counts.
-func observePolicy(meter metric.Meter, engine *policy.Engine) error {
+func (l *live) observePolicy(meter metric.Meter) error {
 	_, err := meter.Int64ObservableCounter("extauthz.policy.unknown.keys",
 		metric.WithDescription("Keys of decisions that mean nothing and were ignored. Only the dialect opa-envoy ignores any."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(int64(engine.Stats().UnknownKeys))
+			o.Observe(int64(l.now.Load().engine.Stats().UnknownKeys))
 			return nil
 		}))
 	return err

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/cognito-extauthz/extauthz/internal/config"
+	"github.com/cognito-extauthz/extauthz/internal/reload"
 )
 
 // writeCertificate makes a certificate that is its own authority, and returns its files.
@@ -57,7 +59,7 @@ func TestServerTLS(t *testing.T) {
 		}
 		return []tls.Certificate{p}
 	}
-	roots, err := loadRoots(cert)
+	roots, _, err := loadRoots(cert)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +78,7 @@ func TestServerTLS(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			cfg := &config.Config{Listen: config.Listen{TLS: config.TLS{CertFile: cert, KeyFile: key, ClientCAFile: test.ca}}}
-			server, err := serverTLS(cfg)
+			server, err := newTLS(cfg, reload.New(slog.New(slog.DiscardHandler)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -104,7 +106,7 @@ func TestServerTLS(t *testing.T) {
 			}
 		})
 	}
-	if got, err := serverTLS(&config.Config{}); got != nil || err != nil {
+	if got, err := newTLS(&config.Config{}, reload.New(slog.New(slog.DiscardHandler))); got != nil || err != nil {
 		t.Errorf("without a certificate: %v and error %v, want neither", got, err)
 	}
 }

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/cognito-extauthz/extauthz/internal/decisionlog"
@@ -60,9 +59,9 @@ type Config struct {
 	Limits              Limits
 	Log                 DecisionLog
 	// Logger gets faults.
-	Logger *slog.Logger
-	Meter  metric.Meter
-	Tracer trace.Tracer
+	Logger  *slog.Logger
+	Metrics *Metrics
+	Tracer  trace.Tracer
 	// Sample decides whether Tracer is told of a request, by the request's traceparent; empty: it has none.
 	Sample func(traceparent string) bool
 }
@@ -88,17 +87,13 @@ type Service struct {
 }
 
 // New returns a Service.
-func New(cfg Config) (*Service, error) {
-	rec, err := newRecorder(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("authz: %w", err)
-	}
+func New(cfg Config) *Service {
 	return &Service{
 		Config:     cfg,
 		scrub:      newScrubber(cfg.Identity),
-		recorder:   rec,
+		recorder:   newRecorder(cfg),
 		identifier: newIdentifier(cfg.Identity),
-	}, nil
+	}
 }
 
 // CheckMessage answers a message that holds a CheckRequest with one that holds a CheckResponse. It does what Check does,

@@ -524,7 +524,7 @@ func TestCanary(t *testing.T) {
 	reader := sdkmetric.NewManualReader()
 	edit := func(c *Config) {
 		c.Tracer = sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("")
-		c.Meter = sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)).Meter("")
+		c.Metrics = metricsOf(t, sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)).Meter(""))
 		c.Authenticator = authenticator{canary: &validator.TokenError{Reason: validator.ErrExpired}}
 	}
 	h := newHarness(t, edit)
@@ -593,7 +593,7 @@ func TestAllowedAreLoggedOnlyIfAskedFor(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	reader := sdkmetric.NewManualReader()
 	h := newHarness(t, func(c *Config) {
-		c.Meter = sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)).Meter("")
+		c.Metrics = metricsOf(t, sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)).Meter(""))
 		c.Authenticator = authenticator{"early": &validator.TokenError{Reason: validator.ErrNotYetValid, Err: &validator.SkewError{Ahead: time.Minute}}}
 	})
 	for i := range 10 {
@@ -626,6 +626,25 @@ func TestMetrics(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" || skewed != 10 {
 		t.Errorf("%d skews, checks (-want +got)\n%s", skewed, diff)
+	}
+}
+
+// Services that follow each other, with route tables of their own, count on.
+func TestMetricsOutliveAService(t *testing.T) {
+	reader := sdkmetric.NewManualReader()
+	metrics := metricsOf(t, sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader)).Meter(""))
+	for range 3 {
+		h := newHarness(t, func(c *Config) { c.Metrics = metrics })
+		sendOnce(t, h.Service, get("/orders"))
+	}
+	var found metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &found); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range found.ScopeMetrics[0].Metrics {
+		if sum, ok := m.Data.(metricdata.Sum[int64]); ok && (len(sum.DataPoints) != 1 || sum.DataPoints[0].Value != 3) {
+			t.Errorf("%s is %+v, want one series of three checks", m.Name, sum.DataPoints)
+		}
 	}
 }
 

@@ -81,18 +81,14 @@ func newShipped(b testing.TB, changes ...func(*Config)) shipped {
 		Authenticator: cached, Authorizer: engine, Routes: table,
 		ClientName: func(_, id string) string { return map[string]string{benchClient: "orders-batch"}[id] },
 		Identity:   identity, Realm: "extauthz", RemoveAuthorization: true,
-		Limits: Limits{PathBytes: 8192, HeaderBytes: 64 << 10, BodyBytes: 64 << 10, TokenBytes: 16 << 10, ConcurrentChecks: 1000},
-		Log:    DecisionLog{To: decisionlog.New(lines.Queue, decisionlog.Config{Rules: engine}), Ratios: map[Outcome]float64{Allowed: 0}},
-		Meter:  tel.Meter, Tracer: tel.Tracer, Sample: tel.Sample,
+		Limits:  Limits{PathBytes: 8192, HeaderBytes: 64 << 10, BodyBytes: 64 << 10, TokenBytes: 16 << 10, ConcurrentChecks: 1000},
+		Log:     DecisionLog{To: decisionlog.New(lines.Queue, decisionlog.Config{Rules: engine}), Ratios: map[Outcome]float64{Allowed: 0}},
+		Metrics: metricsOf(b, tel.Meter), Tracer: tel.Tracer, Sample: tel.Sample,
 	}
 	for _, change := range changes {
 		change(&cfg)
 	}
-	s, err := New(cfg)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return shipped{s, pool}
+	return shipped{New(cfg), pool}
 }
 
 // captured is a request that a real Envoy sent, with a token.
@@ -224,7 +220,7 @@ func BenchmarkObserved(b *testing.B) {
 				b.Fatal(err)
 			}
 			b.Cleanup(func() { _ = tel.Close(context.Background()) })
-			cfg.Meter, cfg.Tracer, cfg.Sample = tel.Meter, tel.Tracer, tel.Sample
+			cfg.Metrics, cfg.Tracer, cfg.Sample = metricsOf(b, tel.Meter), tel.Tracer, tel.Sample
 		}
 	}
 	logs := func(ratio float64) func(*Config) {
@@ -235,7 +231,7 @@ func BenchmarkObserved(b *testing.B) {
 		change   func(*Config)
 		untraced bool
 	}{
-		{"no-metrics", func(cfg *Config) { cfg.Meter = noopmetric.Meter{} }, false},
+		{"no-metrics", func(cfg *Config) { cfg.Metrics = metricsOf(b, noopmetric.Meter{}) }, false},
 		{"shipped", func(*Config) {}, false},
 		{"traces-none", traces(0, 0), false},
 		{"traces-1-percent", traces(0, 0.01), true},

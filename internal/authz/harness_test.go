@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
 	tracenoop "go.opentelemetry.io/otel/trace/noop"
 
@@ -100,18 +101,23 @@ func newHarness(t testing.TB, edit func(*Config)) harness {
 		Limits:              Limits{PathBytes: 1024, HeaderBytes: 8192, BodyBytes: 1024, TokenBytes: 1024, ConcurrentChecks: 8},
 		Log:                 DecisionLog{To: lineRecorder{&log}},
 		Logger:              slog.New(slog.NewJSONHandler(&log, nil)),
-		Meter:               noop.NewMeterProvider().Meter(""),
+		Metrics:             metricsOf(t, noop.NewMeterProvider().Meter("")),
 		Tracer:              tracenoop.NewTracerProvider().Tracer(""),
 		Sample:              func(string) bool { return true },
 	}
 	if edit != nil {
 		edit(&cfg)
 	}
-	s, err := New(cfg)
+	return harness{New(cfg), &log}
+}
+
+func metricsOf(t testing.TB, meter metric.Meter) *Metrics {
+	t.Helper()
+	m, err := NewMetrics(meter)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return harness{s, &log}
+	return m
 }
 
 // request is a CheckRequest as Envoy sends it, for GET /orders with the token "good".

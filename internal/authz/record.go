@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -21,34 +22,71 @@ import (
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
 )
 
+// Metrics count checks and time them. Services that follow each other share them, so that counters go on. They are safe for
+// concurrent use.
+type Metrics struct {
+	duration metric.Float64Histogram
+	skew     metric.Float64Histogram
+	mu       sync.Mutex
+	routes   map[string]*ofRoute // by name; that of no route is empty
+}
+
+// NewMetrics returns metrics of meter. There should be one for each meter.
+func NewMetrics(meter metric.Meter) (*Metrics, error) {
+	m := &Metrics{routes: make(map[string]*ofRoute)}
+	// What is counted is read when somebody asks for it: adding to a counter of OpenTelemetry's takes longer than finding the
+	// policy's decision.
+	_, err := meter.Int64ObservableCounter("extauthz.checks",
+		metric.WithDescription("Checks, by what came of them and why."), metric.WithInt64Callback(m.observe))
+	if err != nil {
+		return nil, fmt.Errorf("authz: %w", err)
+	}
+	if m.duration, err = meter.Float64Histogram("extauthz.check.duration", metric.WithUnit("s"),
+		metric.WithDescription("Time from a CheckRequest to its answer."),
+		metric.WithExplicitBucketBoundaries(.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1)); err != nil {
+		return nil, fmt.Errorf("authz: %w", err)
+	}
+	if m.skew, err = meter.Float64Histogram("extauthz.token.skew", metric.WithUnit("s"),
+		metric.WithDescription("How far ahead of our clock the times of tokens were that were refused as not yet valid."),
+		metric.WithExplicitBucketBoundaries(1, 5, 10, 30, 60, 120, 300, 600, 3600)); err != nil {
+		return nil, fmt.Errorf("authz: %w", err)
+	}
+	return m, nil
+}
+
+// of returns what counts the checks of a route.
+func (m *Metrics) of(route string) *ofRoute {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	of, ok := m.routes[route]
+	if !ok {
+		of = &ofRoute{name: route}
+		of.measured.Store(&map[labels]*measured{})
+		m.routes[route] = of
+	}
+	return of
+}
+
+// observe tells OpenTelemetry how many checks there were.
+func (m *Metrics) observe(_ context.Context, o metric.Int64Observer) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, of := range m.routes {
+		for _, n := range *of.measured.Load() {
+			o.Observe(n.checks.Load(), n.all)
+		}
+	}
+	return nil
+}
+
 // A recorder writes down what a check came to. It runs when the verdict is fixed and cannot change it.
 type recorder struct {
 	Config
-	duration metric.Float64Histogram
-	skew     metric.Float64Histogram
-	replay   *decisionlog.Replay
-	routes   sync.Map // *route.Rule to *ofRoute
+	replay *decisionlog.Replay
+	routes sync.Map // *route.Rule to *ofRoute
 }
 
-func newRecorder(cfg Config) (*recorder, error) {
-	r := &recorder{Config: cfg, replay: cfg.Log.replay()}
-	// What is counted is read when somebody asks for it: adding to a counter of OpenTelemetry's takes longer than finding the
-	// policy's decision.
-	_, err := cfg.Meter.Int64ObservableCounter("extauthz.checks",
-		metric.WithDescription("Checks, by what came of them and why."), metric.WithInt64Callback(r.observe))
-	if err != nil {
-		return nil, err
-	}
-	if r.duration, err = cfg.Meter.Float64Histogram("extauthz.check.duration", metric.WithUnit("s"),
-		metric.WithDescription("Time from a CheckRequest to its answer."),
-		metric.WithExplicitBucketBoundaries(.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1)); err != nil {
-		return nil, err
-	}
-	r.skew, err = cfg.Meter.Float64Histogram("extauthz.token.skew", metric.WithUnit("s"),
-		metric.WithDescription("How far ahead of our clock the times of tokens were that were refused as not yet valid."),
-		metric.WithExplicitBucketBoundaries(1, 5, 10, 30, 60, 120, 300, 600, 3600))
-	return r, err
-}
+func newRecorder(cfg Config) *recorder { return &recorder{Config: cfg, replay: cfg.Log.replay()} }
 
 // span starts the span of a check as a child of the request's own, if the request is to be traced.
 func (r *recorder) span(ctx context.Context, req *request) (context.Context, trace.Span) {
@@ -96,9 +134,9 @@ func (r *recorder) record(c *check, v verdict) {
 	}
 	m := r.measure(c.knownRoute(), labels{v.outcome, v.reason, c.pool()})
 	m.checks.Add(1)
-	r.duration.Record(c.ctx, took.Seconds(), m.outcome...)
+	r.Metrics.duration.Record(c.ctx, took.Seconds(), m.outcome...)
 	if v.ahead > 0 {
-		r.skew.Record(c.ctx, v.ahead.Seconds())
+		r.Metrics.skew.Record(c.ctx, v.ahead.Seconds())
 	}
 	r.trace(c, v)
 	r.log(c, v, took)
@@ -130,12 +168,11 @@ type measured struct {
 func (r *recorder) measure(rule *route.Rule, l labels) *measured {
 	known, ok := r.routes.Load(rule)
 	if !ok {
-		of := new(ofRoute)
+		name := ""
 		if rule != nil {
-			of.name = rule.Name
+			name = rule.Name
 		}
-		of.measured.Store(&map[labels]*measured{})
-		known, _ = r.routes.LoadOrStore(rule, of)
+		known, _ = r.routes.LoadOrStore(rule, r.Metrics.of(name))
 	}
 	of, _ := known.(*ofRoute)
 	if m, ok := (*of.measured.Load())[l]; ok {
@@ -160,18 +197,6 @@ func (of *ofRoute) add(l labels) *measured {
 	more[l] = m
 	of.measured.Store(&more)
 	return m
-}
-
-// observe tells OpenTelemetry how many checks there were.
-func (r *recorder) observe(_ context.Context, o metric.Int64Observer) error {
-	r.routes.Range(func(_, known any) bool {
-		of, _ := known.(*ofRoute)
-		for _, m := range *of.measured.Load() {
-			o.Observe(m.checks.Load(), m.all)
-		}
-		return true
-	})
-	return nil
 }
 
 func (r *recorder) trace(c *check, v verdict) {

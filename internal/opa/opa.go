@@ -159,6 +159,23 @@ func (s *Source) Manager() *plugins.Manager { return s.manager }
 // Loaded is closed when there is a policy to decide by.
 func (s *Source) Loaded() <-chan struct{} { return s.loaded }
 
+// KnownAs tells that a policy of bundles is known by another revision as well: the program's settings are part of that too.
+func (s *Source) KnownAs(policy, other string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range slices.Backward(s.policies) {
+		if p.revision == policy {
+			s.remember(loadedPolicy{other, p.bundles})
+			return
+		}
+	}
+}
+
+// remember adds a policy, with mu held, and forgets the oldest.
+func (s *Source) remember(p loadedPolicy) {
+	s.policies = append(s.policies[max(0, len(s.policies)+1-keptPolicies):], p)
+}
+
 // Revisions returns the revisions of the bundles, by name, that a policy was made of; nil if it is none of the last ones.
 func (s *Source) Revisions(policy string) map[string]string {
 	s.mu.Lock()

@@ -336,6 +336,13 @@ func TestBundleFromAServer(t *testing.T) {
 	if diff := cmp.Diff(map[string]string{"main": "1"}, f.Revisions(f.engine.Revision())); diff != "" {
 		t.Errorf("revisions (-want +got):\n%s", diff)
 	}
+	f.KnownAs(f.engine.Revision(), "other settings")
+	f.KnownAs("nothing", "of nothing")
+	for policy, want := range map[string]map[string]string{f.engine.Revision(): {"main": "1"}, "other settings": {"main": "1"}, "of nothing": nil} {
+		if diff := cmp.Diff(want, f.Revisions(policy)); diff != "" {
+			t.Errorf("the bundles of %q (-want +got)\n%s", policy, diff)
+		}
+	}
 
 	s.serve("bundle.tar.gz", simple("2").build(t))
 	f.fetch(t)

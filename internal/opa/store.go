@@ -117,7 +117,7 @@ func (s *Source) load(ctx context.Context, from storage.Store, txn storage.Trans
 	if n := len(s.policies); n > 0 {
 		before = s.policies[n-1].bundles
 	}
-	s.policies = append(s.policies[max(0, len(s.policies)+1-keptPolicies):], loadedPolicy{revision, revisions})
+	s.remember(loadedPolicy{revision, revisions})
 	maps.DeleteFunc(s.bundles, func(name string, _ *Bundle) bool { _, ok := revisions[name]; return !ok })
 	for name, rev := range revisions {
 		b := s.bundle(name)

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -34,14 +35,27 @@ const (
 	rest = 20 * time.Millisecond
 )
 
+// Later marks an error of [File.Use] that is about something else than the content, such as a server that does not answer: the same
+// content is tried again after some seconds.
+func Later(err error) error { return &laterError{err} }
+
+type laterError struct{ error }
+
+func (e *laterError) Unwrap() error { return e.error }
+
+func isLater(err error) bool {
+	var later *laterError
+	return errors.As(err, &later)
+}
+
 // A File is one file, or one directory, and what is made of it.
 type File struct {
 	// Name says what it is, in logs and as the label of metrics.
 	Name string
 	// Path is where it is. A symbolic link is followed anew at each reading.
 	Path string
-	// Fingerprint reads what matters of a directory and returns a text that is another one after each change; it becomes
-	// the revision, and what Use gets. Nil for a file, which is read as it is.
+	// Fingerprint reads what matters of a directory, or of several files that belong together, and returns a text that is
+	// another one after each change; it becomes the revision, and what Use gets. Nil for a file, which is read as it is.
 	Fingerprint func() (string, error)
 	// Use makes something of the content, all or nothing. It is called by one goroutine at a time.
 	Use func(text []byte) error
@@ -62,6 +76,24 @@ func (f File) revision(text []byte) string {
 	return string(text)
 }
 
+// Together is a [File.Fingerprint] of files that belong together. Empty paths are left out.
+func Together(paths ...string) func() (string, error) {
+	return func() (string, error) {
+		sum := sha256.New()
+		for _, path := range paths {
+			if path == "" {
+				continue
+			}
+			text, err := read(path)
+			if err != nil {
+				return "", err
+			}
+			fmt.Fprintf(sum, "%d\n%s", len(text), text)
+		}
+		return fmt.Sprintf("sha256:%.6x", sum.Sum(nil)), nil
+	}
+}
+
 // A Status is the state of a file.
 type Status struct {
 	Name, Path string
@@ -75,7 +107,8 @@ type Status struct {
 // A Watcher keeps files up to date while its Run method runs. It is safe for concurrent use.
 type Watcher struct {
 	log   *slog.Logger
-	mu    sync.Mutex // not held while something is read or used, so that Status does not wait for that
+	asked chan struct{} // has something when Look was called
+	mu    sync.Mutex    // not held while something is read or used, so that Status does not wait for that
 	files []*state
 }
 
@@ -83,13 +116,22 @@ type state struct {
 	File
 	last      []byte    // the content that was last tried
 	lastErr   error     // why it is not in use; nil if it is
+	tried     time.Time // when that was found
 	candidate []byte    // a newer content that has not settled
 	since     time.Time // since when it has been the same; zero if there is none
 	status    Status    // with mu held
 }
 
 // New returns a Watcher without files.
-func New(log *slog.Logger) *Watcher { return &Watcher{log: log} }
+func New(log *slog.Logger) *Watcher { return &Watcher{log: log, asked: make(chan struct{}, 1)} }
+
+// Look has the files read now, for who knows that one has changed. It does not wait for that.
+func (w *Watcher) Look() {
+	select {
+	case w.asked <- struct{}{}:
+	default: // somebody has asked already
+	}
+}
 
 // Add reads a file and uses it. An error is about that; the file is then not watched.
 func (w *Watcher) Add(f File) error {
@@ -134,6 +176,8 @@ func (w *Watcher) Run(ctx context.Context) error {
 			if !quiet(ctx, signs) {
 				return nil
 			}
+		case <-w.asked:
+			timer.Stop()
 		case <-timer.C:
 		}
 	}
@@ -167,6 +211,9 @@ func (w *Watcher) look() (soon bool) {
 			w.note(s, err)
 		case bytes.Equal(text, s.last):
 			s.settled()
+			if isLater(s.lastErr) && time.Since(s.tried) >= poll {
+				w.use(s)
+			}
 			w.note(s, s.lastErr)
 		case s.since.IsZero() || !bytes.Equal(text, s.candidate):
 			s.candidate, s.since, soon = text, time.Now(), true
@@ -184,7 +231,9 @@ func (w *Watcher) look() (soon bool) {
 func (s *state) settled() { s.candidate, s.since = nil, time.Time{} }
 
 func (w *Watcher) use(s *state) {
-	if s.lastErr = s.Use(s.last); s.lastErr == nil {
+	s.lastErr = s.Use(s.last)
+	s.tried = time.Now()
+	if s.lastErr == nil {
 		revision := s.revision(s.last)
 		w.mu.Lock()
 		s.status.loaded(revision)

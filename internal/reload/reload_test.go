@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -193,6 +194,37 @@ func TestBadContentChangesNothing(t *testing.T) {
 	f.wantLog(t, "file loaded again")
 	if s := f.watch.Status()[0]; s.Err != nil || s.Revision == good.Revision || s.Loads < 3 || !s.LoadedAt.After(good.LoadedAt) {
 		t.Errorf("status is %+v, want it mended", s)
+	}
+}
+
+// What fails for another reason than the content is tried again, though the file stays as it is.
+func TestLater(t *testing.T) {
+	t.Parallel() // takes as long as two polls
+	path := inFolder(t)
+	tries := 0
+	used := make(chan string, 1)
+	log := &logBuffer{line: make(chan struct{}, 1)}
+	f := &fixture{path: path, used: used, log: log, watch: reload.New(slog.New(slog.NewTextHandler(log, nil)))}
+	err := f.watch.Add(reload.File{Name: "config", Path: path, Use: func(text []byte) error {
+		if tries++; tries == 2 || tries == 3 {
+			return fmt.Errorf("file: %w", reload.Later(errors.New("the server does not answer")))
+		}
+		used <- string(text)
+		return nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.want(t, "one")
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = f.watch.Run(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	write(t, path, "two")
+	f.wantLog(t, "does not answer")
+	f.want(t, "two")
+	if s := f.watch.Status()[0]; s.Failures != 1 {
+		t.Errorf("status is %+v, want the failure counted and told once", s)
 	}
 }
 

@@ -1,0 +1,503 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/cognito-extauthz/extauthz/internal/cognitotest"
+	"github.com/cognito-extauthz/extauthz/internal/config"
+	"github.com/cognito-extauthz/extauthz/internal/lab"
+	"github.com/cognito-extauthz/extauthz/pkg/policy"
+)
+
+// A served is the program at work, with a configuration that a test changes.
+type served struct {
+	*cognitotest.Pool
+	file, socket, admin string
+	client              authv3.AuthorizationClient
+	log                 *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+const servedRoutes = "routes: [{path: /orders, methods: [GET], scopes: {any: [orders/read]}}]\n"
+
+// serveConfig starts the program with servedRoutes and what else a test asks for.
+func serveConfig(t *testing.T, more string) *served {
+	t.Helper()
+	cognito, err := cognitotest.Start(cognitotest.Config{Pools: []cognitotest.PoolConfig{cognitotest.DemoPool()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cognito.Close)
+	ports, err := lab.FreePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	s := &served{
+		Pool: cognito.Pools()[0], file: filepath.Join(dir, "extauthz.yaml"), socket: filepath.Join(dir, "grpc.sock"),
+		admin: lab.Loopback(ports[0]), log: new(lockedBuffer),
+	}
+	s.write(t, s.config(servedRoutes+more))
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd := command()
+	cmd.SetArgs([]string{"serve", "--config", s.file})
+	cmd.SetErr(s.log)
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.ExecuteContext(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	conn, err := grpc.NewClient("unix://"+s.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	s.client = authv3.NewAuthorizationClient(conn)
+	return s
+}
+
+// config is the start of all configurations, with what follows.
+func (s *served) config(rest string) string {
+	return "listen: {grpc: \"unix://" + s.socket + "\", metrics: \"\", admin: " + s.admin + "}\nshutdown: {delay: 0s}\n" +
+		"clients: {batch: {id: " + cognitotest.DemoClientID + "}, reports: {id: " + cognitotest.DemoReaderID + "}}\n" +
+		"pools: {main: {issuer: \"" + s.Issuer() + "\", clients: [batch]}}\n" + rest
+}
+
+// write puts another configuration in place, as a whole.
+func (s *served) write(t *testing.T, text string) {
+	t.Helper()
+	if err := os.WriteFile(s.file+".new", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(s.file+".new", s.file); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// reason is what comes of a request with a token.
+func (s *served) reason(t *testing.T, path, token string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	resp, err := s.client.Check(ctx, checkOf(path, "Bearer "+token, ""), grpc.WaitForReady(true))
+	if err != nil {
+		t.Errorf("%s: %v", path, err)
+		return ""
+	}
+	return resp.GetDynamicMetadata().GetFields()["reason"].GetStringValue()
+}
+
+// becomes waits until a request has this outcome.
+func (s *served) becomes(t *testing.T, path, token, want string) {
+	t.Helper()
+	within(t, func() error {
+		if got := s.reason(t, path, token); got != want {
+			return fmt.Errorf("%s is %q, want %q; the log:\n%s", path, got, want, s.log)
+		}
+		return nil
+	})
+}
+
+// logs waits for a line.
+func (s *served) logs(t *testing.T, text string) {
+	t.Helper()
+	within(t, func() error {
+		if !strings.Contains(s.log.String(), text) {
+			return fmt.Errorf("no %q in the log:\n%s", text, s.log)
+		}
+		return nil
+	})
+}
+
+// within waits until f returns no error.
+func within(t *testing.T, f func() error) {
+	t.Helper()
+	late := time.After(time.Minute)
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		select {
+		case <-late:
+			t.Fatal(err)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// status is what /status says of the configuration.
+func (s *served) status(t *testing.T) (revision string, file fileStatus) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.admin+"/status", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var all status
+	if err := json.NewDecoder(resp.Body).Decode(&all); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range all.Files {
+		if f.Name == "config" {
+			return all.ConfigRevision, f
+		}
+	}
+	t.Fatalf("%+v has no file config", all.Files)
+	return "", fileStatus{}
+}
+
+// A new configuration decides within seconds, all of it.
+func TestConfigReload(t *testing.T) {
+	s := serveConfig(t, "")
+	batch, reports := s.Token(cognitotest.DemoClientID), s.Token(cognitotest.DemoReaderID)
+	s.becomes(t, "/orders", batch, "allowed")
+	s.becomes(t, "/orders", reports, "client_not_allowed")
+	s.becomes(t, "/invoices", batch, "no_route")
+	before, _ := s.status(t)
+
+	changed := strings.Replace(s.config("routes:\n- {path: /invoices, methods: [GET], anyClient: true}\n"), "[batch]", "[batch, reports]", 1)
+	s.write(t, changed)
+	s.becomes(t, "/invoices", batch, "allowed")
+	for path, want := range map[string]string{"/orders": "no_route", "/invoices": "allowed"} {
+		if got := s.reason(t, path, reports); got != want {
+			t.Errorf("%s is %q, want %q", path, got, want)
+		}
+	}
+	after, file := s.status(t)
+	if after == before || file.Error != "" || file.Failures != 0 {
+		t.Errorf("/status says revision %s and %+v, want another than %s and no failure", after, file, before)
+	}
+	if n := s.Requests(cognitotest.JWKS); n != 1 {
+		t.Errorf("the keys were fetched %d times, want once: they come from where they came from", n)
+	}
+	s.write(t, "# the same\n"+changed)
+	within(t, func() error {
+		if _, now := s.status(t); now.Loads == file.Loads {
+			return fmt.Errorf("/status says %+v, want another load", now)
+		}
+		return nil
+	})
+	if n := strings.Count(s.log.String(), "configuration in use"); n != 1 {
+		t.Errorf("%d configurations came into use, want one, as the last says the same", n)
+	}
+}
+
+// A configuration that cannot be used changes nothing, and says why.
+func TestConfigThatCannotBeUsed(t *testing.T) {
+	s := serveConfig(t, "startup: {keysTimeout: 200ms}\n")
+	batch := s.Token(cognitotest.DemoClientID)
+	s.becomes(t, "/orders", batch, "allowed")
+	const free = "routes: [{path: /orders, methods: [GET], public: true}]\n"
+	for name, test := range map[string]struct{ config, want string }{
+		"a mistake":                {s.config(free + "clientz: {}\n"), "clientz"},
+		"nothing":                  {"", "pools"},
+		"another listener":         {strings.Replace(s.config(free), s.admin, "127.0.0.1:1", 1), "other settings in listen, which take effect at a restart"},
+		"another log level":        {s.config(free + "log: {level: debug}\n"), "other settings in log,"},
+		"a directory that is none": {s.config(free + "policy: {dir: nowhere}\n"), "policy.dir: found"},
+		"a policy that is none": {
+			s.config(free + "policy: {dir: " + filepath.Dir(s.policy(t, "package extauthz\ndecision := nonsense(1)\n")) + "}\n"),
+			"the policy cannot be used",
+		},
+		"a denylist that is none": {s.config(free + "denylist: {file: nowhere.yaml}\n"), "denylist.file"},
+		"keys that do not come": {
+			strings.Replace(s.config(free+"startup: {keysTimeout: 200ms}\n"), "clients: [batch]}", "clients: [batch], jwksUrl: \"http://127.0.0.1:1/\"}", 1),
+			"pools.main: no keys within 200ms",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s.write(t, test.config)
+			s.logs(t, test.want)
+			if got := s.reason(t, "/orders", "none"); got != "malformed" {
+				t.Errorf("/orders without a good token is %q, want it refused as before", got)
+			}
+			if got := s.reason(t, "/orders", batch); got != "allowed" {
+				t.Errorf("/orders is %q, want it allowed as before", got)
+			}
+			if _, file := s.status(t); !strings.Contains(file.Error, test.want) {
+				t.Errorf("/status says %+v, want the error", file)
+			}
+		})
+	}
+	s.write(t, s.config(free))
+	s.becomes(t, "/orders", "none", "allowed")
+}
+
+// policy writes a policy and returns its file.
+func (s *served) policy(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "p.rego")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+// A configuration that waits for its keys is used when they come, though the file stays as it is.
+func TestConfigWaitsForKeys(t *testing.T) {
+	s := serveConfig(t, "startup: {keysTimeout: 100ms}\n")
+	s.becomes(t, "/orders", s.Token(cognitotest.DemoClientID), "allowed")
+	other, err := cognitotest.Start(cognitotest.Config{Pools: []cognitotest.PoolConfig{cognitotest.DemoPool()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(other.Close)
+	moved := other.Pools()[0]
+	moved.Fail(cognitotest.JWKS, cognitotest.Fault{Status: http.StatusServiceUnavailable, Times: 1})
+	s.write(t, strings.Replace(s.config(servedRoutes+"startup: {keysTimeout: 100ms}\n"), s.Issuer(), moved.Issuer(), 1))
+	s.logs(t, "no keys within")
+	s.becomes(t, "/orders", moved.Token(cognitotest.DemoClientID), "allowed")
+	if got := s.reason(t, "/orders", s.Token(cognitotest.DemoClientID)); got != "issuer" {
+		t.Errorf("a token of the pool of before is %q, want its issuer refused", got)
+	}
+}
+
+// No check is lost or goes wrong while configurations come and go. A signal has them looked at.
+func TestChecksDuringReloads(t *testing.T) {
+	s := serveConfig(t, "")
+	good, bad := s.Token(cognitotest.DemoClientID), s.Token(cognitotest.DemoReaderID)
+	s.becomes(t, "/orders", good, "allowed")
+	stop := make(chan struct{})
+	var callers sync.WaitGroup
+	for range 4 {
+		callers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if got := s.reason(t, "/orders", good); got != "allowed" {
+					t.Errorf("a good token is %q, want it allowed", got)
+				}
+				if got := s.reason(t, "/orders", bad); got != "client_not_allowed" {
+					t.Errorf("another client's token is %q, want it denied", got)
+				}
+			}
+		})
+	}
+	for i := range 8 {
+		path := fmt.Sprintf("/more%d", i)
+		s.write(t, s.config(servedRoutes+"- {path: "+path+", methods: [GET], anyClient: true}\n"))
+		s.write(t, s.config("routes:\n- {path: /orders, methods: [GET], scopes: {any: [orders/read]}}\n- {path: "+path+", methods: [GET], anyClient: true}\n"))
+		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		s.becomes(t, path, good, "allowed")
+	}
+	close(stop)
+	callers.Wait()
+}
+
+// A certificate that is renewed is shown to who connects next; one that is no good is not.
+func TestCertificateReload(t *testing.T) {
+	cert, key := writeCertificate(t)
+	s := serveConfig(t, "")
+	address := freeAddress(t)
+	tlsConfig := filepath.Join(filepath.Dir(s.file), "tls.yaml")
+	text := strings.Replace(s.config(servedRoutes), "grpc: \"unix://"+s.socket+"\"", "grpc: "+address+", tls: {certFile: "+cert+", keyFile: "+key+"}", 1)
+	text = strings.Replace(text, s.admin, "\"\"", 1)
+	if err := os.WriteFile(tlsConfig, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := new(lockedBuffer)
+	ctx, cancel := context.WithCancel(t.Context())
+	cmd := command()
+	cmd.SetArgs([]string{"serve", "--config", tlsConfig})
+	cmd.SetErr(log)
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.ExecuteContext(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+
+	shown := func() (*x509.Certificate, error) {
+		d := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}}
+		conn, err := d.DialContext(t.Context(), "tcp", address)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = conn.Close() }()
+		return conn.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
+	}
+	awaitShown := func(file string) {
+		t.Helper()
+		want, err := tls.LoadX509KeyPair(file, strings.Replace(file, ".crt", ".key", 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		within(t, func() error {
+			got, err := shown()
+			if err == nil && !bytes.Equal(got.Raw, want.Certificate[0]) {
+				err = fmt.Errorf("another certificate than that of %s; the log:\n%s", file, log)
+			}
+			return err
+		})
+	}
+	awaitShown(cert)
+	renewed, renewedKey := writeCertificate(t)
+	rename(t, renewed, cert) // without its key
+	within(t, func() error {
+		if !strings.Contains(log.String(), "private key does not match public key") {
+			return fmt.Errorf("no line about the key in the log:\n%s", log)
+		}
+		return nil
+	})
+	if got, err := shown(); err != nil || got == nil {
+		t.Errorf("with a key of another certificate: %v, want the last good one shown", err)
+	}
+	rename(t, renewedKey, key)
+	awaitShown(cert)
+}
+
+func rename(t *testing.T, from, to string) {
+	t.Helper()
+	if err := os.Rename(from, to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	ports, err := lab.FreePorts(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lab.Loopback(ports[0])
+}
+
+// parseConfig returns a small configuration with more.
+func parseConfig(t *testing.T, more string) *config.Config {
+	t.Helper()
+	c, err := config.Parse("extauthz.yaml", []byte("pools: {main: {issuer: \"https://issuer.example.com\", anyClient: true}}\n"+
+		"routes: [{path: /x, methods: [GET], anyClient: true}]\n"+more), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Every section of a configuration is either used by the next generation or named as one that needs a restart.
+func TestFixedSections(t *testing.T) {
+	before := parseConfig(t, "")
+	known := map[string]bool{"clients": true, "pools": true, "routes": true, "authentication": true, "denylist": true}
+	for more, want := range map[string]string{
+		"":                                     "",
+		"listen: {grpc: 127.0.0.1:1}":          "listen",
+		"limits: {bodyBytes: 2048}":            "limits",
+		"telemetry: {traceRate: 1}":            "telemetry",
+		"decisionLog: {allowed: all}":          "decisionLog",
+		"shutdown: {delay: 1s}":                "shutdown",
+		"log: {level: debug}":                  "log",
+		"opa: {labels: {a: b}}":                "opa",
+		"policy: {dir: p, decision: data.x.y}": "policy.decision",
+		"policy: {timeout: 1s}":                "",
+		"realm: other":                         "",
+		"tokenCache: {enabled: false}":         "",
+		"decisionCache: {enabled: false}":      "",
+		"identityHeaders: {prefix: x-caller-}": "",
+		"upstream: {authorization: forward}":   "",
+		"startup: {keysTimeout: 1s}":           "",
+	} {
+		section, _, _ := strings.Cut(more, ":")
+		known[section] = true
+		if got := strings.Join(fixed(before, parseConfig(t, more)), ","); got != want {
+			t.Errorf("%s: %q needs a restart, want %q", more, got, want)
+		}
+	}
+	for field := range reflect.TypeFor[config.Config]().Fields() {
+		if section := field.Tag.Get("yaml"); section != "" && !known[section] {
+			t.Errorf("section %s: nobody has said whether it needs a restart", section)
+		}
+	}
+}
+
+// The policy that bundles brought goes on to decide under another configuration, or, if that cannot use it, under the one of before.
+func TestBundlesMoveToAnotherEngine(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	cfg := parseConfig(t, "opa: {services: {s: {url: \"http://127.0.0.1:1\"}}, bundles: {b: {service: s}}}\n")
+	engine := func(decision string) *policy.Engine {
+		cfg.Policy.Decision = decision
+		e, err := newEngine(t.Context(), cfg, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	first := engine("data.mine.decision")
+	b, err := newBundles(t.Context(), cfg, first, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	early := engine("data.mine.decision")
+	if err := b.moveTo(t.Context(), early, func() {}); err != nil || early.Revision() != "" {
+		t.Errorf("before a policy came: error %v and revision %q, want neither", err, early.Revision())
+	}
+	files := map[string][]byte{"p.rego": []byte("package mine\ndecision := input.canonical.path == \"/a\"\n"), "data.json": []byte("{}")}
+	if _, err := b.load(t.Context(), files, "b=1"); err != nil {
+		t.Fatal(err)
+	}
+	if first.Revision() != "" || early.Revision() == "" {
+		t.Errorf("the policy went to the engine that decides no more")
+	}
+	decides := func(e *policy.Engine, path string) bool {
+		d, err := e.Decide(t.Context(), &policy.Input{Canonical: policy.Canonical{Path: path}})
+		if err != nil {
+			t.Error(err)
+		}
+		return d.Allowed
+	}
+	used := false
+	next := engine("data.mine.decision")
+	if err := b.moveTo(t.Context(), next, func() { used = true }); err != nil || !used || !decides(next, "/a") || decides(next, "/b") {
+		t.Errorf("error %v, used %t, want the policy to decide as before", err, used)
+	}
+	used = false
+	if err := b.moveTo(t.Context(), engine("data.other.decision"), func() { used = true }); err == nil || used {
+		t.Errorf("error %v, used %t, want one about the rule that is not there", err, used)
+	}
+	files["p.rego"] = []byte("package mine\ndecision := true\n")
+	if _, err := b.load(t.Context(), files, "b=2"); err != nil || !decides(next, "/b") {
+		t.Errorf("error %v, want the next bundle to go to the engine that decides", err)
+	}
+}
