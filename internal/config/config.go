@@ -235,7 +235,7 @@ type JWKS struct {
 	// Certificate authorities (PEM) for the fetch, instead of the system's: for mirrors and TLS-inspecting proxies.
 	CAFile string `yaml:"caFile" format:"path"`
 	// A JWK Set in a file, to begin with: it serves until the first fetch works, so that a start needs no network. It is
-	// read at the start only. A relative path is relative to the configuration file.
+	// read with the configuration only. A relative path is relative to the configuration file.
 	SeedFile string `yaml:"seedFile" format:"path"`
 }
 

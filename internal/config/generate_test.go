@@ -369,6 +369,8 @@ connects to nothing:
 
 {{problems}}
 
+It is [read again](operating.md#change-the-configuration) when it changes, while extauthz runs: whole or not at all.
+
 The file is strict. A key that does not exist, a value of the wrong type or out of bounds, a name that nothing has, two
 values that contradict each other: each is a problem, and all of them are shown at once. The service does not start
 with one. Anchors, aliases, tags and more than one document are not accepted, and nothing in the file is substituted.
