@@ -93,7 +93,7 @@ func newLoaded(t *testing.T, section string, out output) *loaded {
 	}
 	running.Go(func() { _ = p.engine.Run(ctx) })
 	t.Cleanup(func() { cancel(); running.Wait(); _ = tel.Close(context.Background()) })
-	if !p.pools.await(ctx, 10*time.Second) {
+	if !p.pools.await(ctx, 10*time.Second, nil) {
 		t.Fatal("no keys")
 	}
 	b, err := newBundles(ctx, cfg, p.engine, log)

@@ -43,6 +43,7 @@ type live struct {
 	files   *reload.Watcher // of the configuration itself, and of certificates
 
 	now        atomic.Pointer[generation]
+	replaced   chan struct{}   // closed when the first generation has been: there are keys then
 	background context.Context //nolint:containedctx // what keeps all generations fresh runs under it, from start on
 	running    sync.WaitGroup
 	fetching   map[*validator.RemoteKeys]context.CancelFunc // of one goroutine at a time: that which starts, then that which reloads
@@ -138,7 +139,7 @@ func (l *live) reload(text []byte) error {
 	}
 	after := l.generation(cfg, p)
 	l.keepFresh(after)
-	err = after.pools.awaitKeys(l.background, cfg.Startup.KeysTimeout)
+	err = after.pools.awaitKeys(l.background, cfg.Startup.KeysTimeout, before.pools)
 	if err == nil {
 		err = l.bundles.moveTo(l.background, after.engine, func() { l.now.Store(after) })
 	}
@@ -147,6 +148,11 @@ func (l *live) reload(text []byte) error {
 		return fmt.Errorf("%s: %w", l.path, err)
 	}
 	l.retire(before, after)
+	select {
+	case <-l.replaced:
+	default:
+		close(l.replaced)
+	}
 	l.log.Info("configuration in use", "config_revision", cfg.Revision(), "policy_revision", after.engine.Revision(), "before", before.cfg.Revision())
 	warn(l.log, cfg)
 	return nil
@@ -177,11 +183,15 @@ func fixed(before, after *config.Config) []string {
 	return differ
 }
 
-// awaitKeys waits until all pools have had keys. An error says which have not.
-func (p *pools) awaitKeys(ctx context.Context, timeout time.Duration) error {
+// awaitKeys waits until there are keys from all sources that those of before do not have: one that is away already holds up nothing.
+// An error says where there are none.
+func (p *pools) awaitKeys(ctx context.Context, timeout time.Duration, before *pools) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for name, keys := range p.remote {
+		if before.remote[name] == keys {
+			continue
+		}
 		select {
 		case <-keys.Ready():
 		case <-ctx.Done():

@@ -56,7 +56,7 @@ func (b *lockedBuffer) String() string {
 const servedRoutes = "routes: [{path: /orders, methods: [GET], scopes: {any: [orders/read]}}]\n"
 
 // serveConfig starts the program with servedRoutes and what else a test asks for.
-func serveConfig(t *testing.T, more string) *served {
+func serveConfig(t *testing.T, more string, edits ...func(config string) string) *served {
 	t.Helper()
 	cognito, err := cognitotest.Start(cognitotest.Config{Pools: []cognitotest.PoolConfig{cognitotest.DemoPool()}})
 	if err != nil {
@@ -72,7 +72,11 @@ func serveConfig(t *testing.T, more string) *served {
 		Pool: cognito.Pools()[0], file: filepath.Join(dir, "extauthz.yaml"), socket: filepath.Join(dir, "grpc.sock"),
 		admin: lab.Loopback(ports[0]), log: new(lockedBuffer),
 	}
-	s.write(t, s.config(servedRoutes+more))
+	text := s.config(servedRoutes + more)
+	for _, edit := range edits {
+		text = edit(text)
+	}
+	s.write(t, text)
 	ctx, cancel := context.WithCancel(t.Context())
 	cmd := command()
 	cmd.SetArgs([]string{"serve", "--config", s.file})
@@ -292,6 +296,31 @@ func TestConfigWaitsForKeys(t *testing.T) {
 	if got := s.reason(t, "/orders", s.Token(cognitotest.DemoClientID)); got != "issuer" {
 		t.Errorf("a token of the pool of before is %q, want its issuer refused", got)
 	}
+}
+
+// Who mends a configuration whose keys never came need not restart: it is ready then.
+func TestMendedConfigIsReady(t *testing.T) {
+	s := serveConfig(t, "startup: {keysTimeout: 100ms}\n", func(config string) string {
+		return strings.Replace(config, "clients: [batch]}", "clients: [batch], jwksUrl: \"http://127.0.0.1:1/\"}", 1)
+	})
+	s.logs(t, "jwks fetch failed")
+	s.becomes(t, "/orders", s.Token(cognitotest.DemoClientID), "keys_unavailable")
+	if strings.Contains(s.log.String(), `"msg":"ready"`) {
+		t.Error("ready without a key")
+	}
+	s.write(t, s.config(servedRoutes))
+	s.becomes(t, "/orders", s.Token(cognitotest.DemoClientID), "allowed")
+	s.logs(t, `"msg":"ready"`)
+}
+
+// A pool whose key server was away before the change holds up nobody.
+func TestConfigOfAPoolWithoutKeys(t *testing.T) {
+	dark := strings.NewReplacer("pools: {main", "pools: {dark: {issuer: \"http://127.0.0.1:1/dark\", anyClient: true}, main", "scopes:", "pools: [main], scopes:").Replace
+	s := serveConfig(t, "startup: {keysTimeout: 100ms}\n", dark)
+	good := s.Token(cognitotest.DemoClientID)
+	s.becomes(t, "/orders", good, "allowed")
+	s.write(t, dark(s.config(strings.Replace(servedRoutes, "/orders", "/invoices", 1)+"startup: {keysTimeout: 100ms}\n")))
+	s.becomes(t, "/invoices", good, "allowed")
 }
 
 // No check is lost or goes wrong while configurations come and go. A signal has them looked at.

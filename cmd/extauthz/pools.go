@@ -225,8 +225,9 @@ func loadRoots(file string) (roots *x509.CertPool, text string, err error) {
 	return roots, string(pem), nil
 }
 
-// await returns true when every pool has keys, or when timeout has passed and one has; false if ctx ends before.
-func (p *pools) await(ctx context.Context, timeout time.Duration) bool {
+// await returns true when every pool has keys, or when timeout has passed and one has, or when others have taken their place; false
+// if ctx ends before.
+func (p *pools) await(ctx context.Context, timeout time.Duration, replaced <-chan struct{}) bool {
 	ready := make(chan struct{}, len(p.remote))
 	for _, keys := range p.remote {
 		go func() {
@@ -244,6 +245,8 @@ func (p *pools) await(ctx context.Context, timeout time.Duration) bool {
 		select {
 		case <-ready:
 			have++
+		case <-replaced:
+			return true
 		case <-late.C:
 			passed = true
 		case <-ctx.Done():
