@@ -34,8 +34,11 @@ func (s *Service) input(c *check) *policy.Input {
 	return in
 }
 
-// complete fills in what costs something to make, if the policy may read it.
+// complete fills in what costs something to make, if the policy may read it, and takes away what costs something to have.
 func (c *check) complete(in *policy.Input, reads func(field string) bool) error {
+	if in.Token != nil && !reads("token.claims") {
+		in.Token.Claims = nil
+	}
 	if reads("attributes") {
 		in.Attributes = attributes(c.request.attributes())
 	}

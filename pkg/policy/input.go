@@ -35,8 +35,9 @@ type Input struct {
 	Context Context `json:"context"`
 
 	// Complete, if set, fills in what costs something to make, such as a parsed body. [Engine.Decide] calls it once, in the
-	// caller's goroutine, with a function that tells whether the policy may read a field, named as in JSON. An error
-	// ends the decision: Decide returns it, wrapped. It is no part of what the policy sees.
+	// caller's goroutine, with a function that tells whether the policy may read a field, named as in JSON, or one of its
+	// fields, such as "token.claims". An error ends the decision: Decide returns it, wrapped. It is no part of what the
+	// policy sees.
 	Complete func(in *Input, reads func(field string) bool) error `json:"-"`
 	// Asked, if set, is told which policy is about to decide, whatever comes of it. [Engine.Decide] calls it once, before
 	// Complete, in the caller's goroutine. It is no part of what the policy sees.

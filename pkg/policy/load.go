@@ -35,7 +35,7 @@ const basePackage = "data.extauthz.base"
 // A program is a compiled policy.
 type program struct {
 	query    rego.PreparedEvalQuery
-	mayRead  func(field string) bool // reports whether the policy may read a field of the input
+	mayRead  func(field string) bool // reports whether the policy may read a field of the input, or one of that
 	revision string
 	about    Policy    // without the revision
 	log      *logRules // nil: none
@@ -118,16 +118,24 @@ func (p *program) remember(found *depends, cfg Config) (err error) {
 	return err
 }
 
-// mayRead returns what tells which fields of the input the rule may read.
+// mayRead returns what tells which fields of the input the rule may read, and which fields of those, as "token.claims".
 func mayRead(found *depends) func(field string) bool {
-	fields := make(map[string]bool)
+	fields, whole := make(map[string]bool), make(map[string]bool)
 	for _, r := range found.reads {
-		if len(r.path) == 0 {
+		switch {
+		case len(r.path) == 0:
 			return func(string) bool { return true }
+		case len(r.path) > 1:
+			fields[r.path[0]+"."+r.path[1]] = true
+		case !r.exists:
+			whole[r.path[0]] = true
 		}
 		fields[r.path[0]] = true
 	}
-	return func(field string) bool { return fields[field] }
+	return func(field string) bool {
+		name, _, _ := strings.Cut(field, ".")
+		return fields[field] || whole[name]
+	}
 }
 
 // parseDecisionRef accepts data.<package>.<rule> and nothing that is computed.

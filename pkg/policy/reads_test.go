@@ -11,7 +11,7 @@ import (
 // What is costly to make is made only if the policy may read it. Too much is no harm, too little would be: a policy
 // would not see what it asks for.
 func TestCompleteIsToldWhatThePolicyMayRead(t *testing.T) {
-	fields := []string{"parsed_query", "parsed_body", "truncated_body", "canonical"}
+	fields := []string{"parsed_query", "parsed_body", "truncated_body", "canonical", "token.claims", "token.scopes"}
 	tests := []struct {
 		name string
 		rego string
@@ -34,7 +34,13 @@ func TestCompleteIsToldWhatThePolicyMayRead(t *testing.T) {
 		{"a field by a rule that gives a part of another's object", `decision if p.foo.bar.baz
 			p[x] := {"bar": {"baz": false}} if x := input.canonical.path
 			p.foo.bar := {"baz": input.parsed_body.x}`, []string{"parsed_body"}},
-		{"a field by the built-in policy alone", `decision := data.extauthz.base.decision`, nil},
+		{"a field by the built-in policy alone", `decision := data.extauthz.base.decision`, []string{"token.scopes"}},
+		{"whether there is a field", `decision if not input.token`, nil},
+		{"a field's field", `decision if input.token.claims.tier == "gold"`, []string{"token.claims"}},
+		{"a field's fields", `decision if count(input.token) > 3`, []string{"token.claims", "token.scopes"}},
+		{"a field's field by a computed name", `decision if input.token[input.canonical.host]`, []string{"token.claims", "token.scopes"}},
+		{"a field's field by a local name", `decision if { t := input.token; t.claims.x }`, []string{"token.claims"}},
+		{"whether there is a field, and a field's field", `decision if { not input.token } else if "a" in input.token.scopes`, []string{"token.scopes"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
