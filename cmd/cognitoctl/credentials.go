@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -71,13 +70,13 @@ func (s *settings) identityProvider(cmd *cobra.Command, noCache bool) (*identity
 	cfg := identity.Config{
 		IdentityPoolID: s.IdentityPoolID, UserPoolID: s.UserPoolID, LoginProvider: s.LoginProvider,
 		RoleSuffix: s.RoleSuffix, RoleARN: s.RoleARN, Endpoint: s.IdentityEndpoint,
-		IDToken: func(ctx context.Context) (string, error) { return session.IDToken(ctx) },
+		IDToken: session.IDToken, Timeout: max(identity.DefaultTimeout, s.Timeout), Logger: s.log,
 	}
 	if cfg.LoginProvider == "" && s.Issuer != "" {
 		_, cfg.LoginProvider, _ = strings.Cut(s.Issuer, "://") // the issuer without its scheme is how an identity pool names it
 	}
 	if !noCache {
-		cfg.CacheDir = cacheDir(cmd, "credentials")
+		cfg.CacheDir = cacheDir(cmd, credentialsCache)
 	}
 	if cfg.HTTPClient, err = s.httpClient(); err != nil {
 		return nil, nil, err
@@ -88,6 +87,9 @@ func (s *settings) identityProvider(cmd *cobra.Command, noCache bool) (*identity
 	}
 	return provider, session.Wait, nil
 }
+
+// credentialsCache is the folder of the AWS credentials in that of the caches.
+const credentialsCache = "credentials"
 
 // cacheDir returns a folder in that of the caches, "" if there is none.
 func cacheDir(cmd *cobra.Command, name string) string {

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -82,6 +83,8 @@ func lookPath(name string) (string, error) {
 		return path, nil
 	case errors.Is(err, fs.ErrPermission):
 		return "", &codedError{exitCannotRun, fmt.Errorf("%s: %w", name, fs.ErrPermission), ""}
+	case errors.Is(err, syscall.EISDIR):
+		return "", &codedError{exitCannotRun, fmt.Errorf("%s is a folder, want a program", name), ""}
 	}
 	return "", &codedError{exitNotFound, fmt.Errorf("%s: found no such program", name), ""}
 }
@@ -97,6 +100,13 @@ func (s *settings) childEnvironment(env string) []string {
 
 // runWith runs a program with a token, which it keeps fresh, and returns how it ended.
 func runWith(ctx context.Context, source *source, t bearer, env string, environ []string, program string, args []string) error {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, passedOn...) // before there are files that a signal could leave behind
+	defer signal.Stop(signals)
+	leaveSignals(ctx)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	files, err := newTokenFiles(t)
 	if err != nil {
 		return err
@@ -107,10 +117,6 @@ func runWith(ctx context.Context, source *source, t bearer, env string, environ 
 	cmd.Env = slices.Concat(environ, []string{env + "=" + t.token, env + "_FILE=" + files.token(), env + "_HEADER_FILE=" + files.header()})
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 
-	signals := make(chan os.Signal, 16)
-	signal.Notify(signals, passedOn...)
-	defer signal.Stop(signals)
-	leaveSignals(ctx)
 	if err := cmd.Start(); err != nil {
 		return &codedError{exitCannotRun, err, ""}
 	}

@@ -194,12 +194,19 @@ func interruptible() (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	done := make(chan struct{})
+	done, ended := make(chan struct{}), make(chan struct{})
 	stop := sync.OnceFunc(func() {
 		signal.Stop(signals)
 		close(done)
+		<-ended
+		select {
+		case s := <-signals: // the last moment counts too
+			cancel(&signalError{s})
+		default:
+		}
 	})
 	go func() {
+		defer close(ended)
 		select {
 		case s := <-signals:
 			cancel(&signalError{s})
@@ -212,7 +219,7 @@ func interruptible() (context.Context, context.CancelFunc) {
 
 type stopKey struct{}
 
-// leaveSignals ends the effect of [interruptible] for who wants the signals itself.
+// leaveSignals ends the effect of [interruptible] for who wants the signals itself. One that came before has ended ctx.
 func leaveSignals(ctx context.Context) {
 	ctx.Value(stopKey{}).(context.CancelFunc)()
 }

@@ -58,7 +58,10 @@ func readInput(ctx context.Context, name string) (string, error) {
 		}
 		defer f.Close()
 		text, err := io.ReadAll(io.LimitReader(f, maxInput+1))
-		return string(text), err
+		if err != nil {
+			return "", &codedError{exitUsage, err, ""} // it is a folder
+		}
+		return string(text), nil
 	}
 	if isTerminal(os.Stdin) {
 		return readTerminal(ctx)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/cognito-extauthz/extauthz/pkg/cognito/identity"
 	"github.com/cognito-extauthz/extauthz/pkg/cognito/login"
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
 )
@@ -113,10 +115,12 @@ func logoutCommand() *cobra.Command {
 		Use:   "logout",
 		Short: "Log out: revoke the login and delete its tokens",
 		Long: `logout revokes the refresh token at the user pool, so that nobody can use it any more, and deletes the
-tokens here. If it cannot be revoked, the tokens are deleted all the same, and the exit code says so.
+tokens here, with all AWS credentials in the cache. If it cannot be revoked, the tokens are deleted all
+the same, and the exit code says so.
 
-Services that verify tokens offline accept the access token until it expires. The browser has a session
-of its own at the login page; --browser ends that too.`,
+Services that verify tokens offline accept the access token until it expires, and AWS accepts credentials
+that somebody has already. The browser has a session of its own at the login page; --browser ends that
+too.`,
 		Example: "  cognitoctl logout --profile me",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -131,7 +135,10 @@ of its own at the login page; --browser ends that too.`,
 			if _, err := waitFor(cmd.Context(), "the revocation endpoint", func(ctx context.Context) (struct{}, error) {
 				return struct{}{}, session.Logout(ctx)
 			}); err != nil {
-				return explainLogout(cmd.Context(), session, err)
+				return errors.Join(s.explainLogout(cmd, err), clearCredentials(cmd))
+			}
+			if err := clearCredentials(cmd); err != nil {
+				return err
 			}
 			if browser {
 				if err := s.endBrowserSession(cmd.Context(), auth); err != nil {
@@ -146,9 +153,17 @@ of its own at the login page; --browser ends that too.`,
 	return cmd
 }
 
+// clearCredentials removes the cached AWS credentials, those of other logins too, which get new ones when they need them.
+func clearCredentials(cmd *cobra.Command) error {
+	if dir := cacheDir(cmd, credentialsCache); dir != "" {
+		return identity.ClearCache(dir)
+	}
+	return nil
+}
+
 // explainLogout adds to an error of a logout what is left of the login.
-func explainLogout(ctx context.Context, session *login.Session, err error) error {
-	if _, left := session.Tokens(ctx); !errors.Is(left, login.ErrLoginRequired) {
+func (s *settings) explainLogout(cmd *cobra.Command, err error) error {
+	if s.hasLogin(cmd) {
 		return err
 	}
 	code, _ := classify(err)
@@ -156,7 +171,7 @@ func explainLogout(ctx context.Context, session *login.Session, err error) error
 }
 
 func (s *settings) endBrowserSession(ctx context.Context, auth *login.Authenticator) error {
-	address := auth.LogoutURL(or(s.SignOutURL, s.RedirectURL))
+	address := auth.LogoutURL(cmp.Or(s.SignOutURL, s.RedirectURL))
 	if address == "" {
 		return s.missing("logoutUrl", "domain")
 	}
@@ -239,7 +254,7 @@ func (s *settings) session(cmd *cobra.Command, noBrowser bool) (*login.Session, 
 	}
 	if base, ok := strings.CutSuffix(cfg.TokenURL, "/oauth2/token"); ok {
 		// Where Cognito has them, beside the token endpoint.
-		cfg.AuthorizeURL, cfg.RevokeURL, cfg.LogoutURL = or(cfg.AuthorizeURL, base+"/oauth2/authorize"), or(cfg.RevokeURL, base+"/oauth2/revoke"), or(cfg.LogoutURL, base+"/logout")
+		cfg.AuthorizeURL, cfg.RevokeURL, cfg.LogoutURL = cmp.Or(cfg.AuthorizeURL, base+"/oauth2/authorize"), cmp.Or(cfg.RevokeURL, base+"/oauth2/revoke"), cmp.Or(cfg.LogoutURL, base+"/logout")
 	}
 	if cfg.AuthorizeURL == "" {
 		return nil, nil, s.missing("authorizeUrl", "domain")
@@ -269,15 +284,8 @@ func (s *settings) session(cmd *cobra.Command, noBrowser bool) (*login.Session, 
 	if err != nil {
 		return nil, nil, err
 	}
-	session, err := login.NewSession(login.SessionConfig{Authenticator: auth, Store: store})
+	session, err := login.NewSession(login.SessionConfig{Authenticator: auth, Store: store, Logger: s.log})
 	return session, auth, err
-}
-
-func or(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }
 
 // loginPath returns the file of an app client's login. Profiles of the same app client share it.
@@ -292,6 +300,20 @@ func loginPath(cmd *cobra.Command, tokenURL, clientID string) (string, error) {
 	}
 	sum := sha256.Sum256([]byte(tokenURL + "\n" + clientID))
 	return filepath.Join(dir, fmt.Sprintf("%x.json", sum[:16])), nil
+}
+
+// hasLogin reports whether there is a file of a login, whatever is in it.
+func (s *settings) hasLogin(cmd *cobra.Command) bool {
+	tokenURL, err := s.tokenURL()
+	if err != nil {
+		return false
+	}
+	path, err := loginPath(cmd, tokenURL, s.ClientID)
+	if err != nil {
+		return false
+	}
+	_, err = os.Lstat(path)
+	return err == nil
 }
 
 // openBrowser opens the program that BROWSER names, as other programs do, or else that of the system.

@@ -87,6 +87,18 @@ A person logs in with the browser:
 	if completion, _, err := root.Find([]string{"completion"}); err == nil {
 		completion.Args = knownCommand
 		completion.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+		for _, shell := range completion.Commands() {
+			shell.Args = noArguments
+		}
+	}
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Args = func(_ *cobra.Command, args []string) error {
+			if about, rest, _ := root.Find(args); about.HasSubCommands() {
+				return knownCommand(about, rest)
+			}
+			return nil
+		}
 	}
 	return root
 }

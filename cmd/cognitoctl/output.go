@@ -24,6 +24,7 @@ func printf(format string, args ...any) error {
 
 // note tells the person something beside the result.
 func note(format string, args ...any) {
+	clearProgress()
 	fmt.Fprintln(os.Stderr, visible(indentHints("cognitoctl: "+fmt.Sprintf(format, args...))))
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -142,12 +143,13 @@ func (t *texts) Set(s string) error { t.values = append(t.values, s); return nil
 func (t *texts) String() string     { return strings.Join(t.values, " ") }
 func (t *texts) Type() string       { return t.placeholder }
 
-// The places of what this program reads and writes, as flags of every command.
+// The places of what this program reads and writes, and whether it says so, as flags of every command.
 const (
 	profileFlag  = "profile"
 	configFlag   = "config"
 	cacheDirFlag = "cache-dir"
 	stateDirFlag = "state-dir"
+	verboseFlag  = "verbose"
 )
 
 func addPlaces(root *cobra.Command) {
@@ -160,6 +162,7 @@ func addPlaces(root *cobra.Command) {
 	} {
 		flags.Var(&texts{placeholder: f.value}, f.name, f.usage)
 	}
+	flags.VarPF(&texts{}, verboseFlag, "", "say on standard error what happens: requests, caches, refreshes").NoOptDefVal = "true"
 	must(root.RegisterFlagCompletionFunc(profileFlag, completeProfile))
 }
 
@@ -199,6 +202,7 @@ type settings struct {
 	*config.Profile
 	name    string // of the profile; empty if there is none
 	leftOut string // why no profile counts although there are some, as a hint; else empty
+	log     *slog.Logger
 }
 
 // load returns what a command has to work with. Where it is about a person's login, the secret in secretVariable, which
@@ -216,6 +220,9 @@ func load(cmd *cobra.Command, person bool) (*settings, error) {
 	}
 	s, err := chooseProfile(cmd, environ, flags)
 	if err != nil {
+		return nil, err
+	}
+	if s.log, err = logger(cmd); err != nil {
 		return nil, err
 	}
 	s.Profile, err = s.With(environ, flags)
@@ -363,7 +370,7 @@ func checkScopes(layers ...[]config.Setting) error {
 // that begin the same may be anybody's: secrets, or what Kubernetes sets for a Service.
 func checkVariables(environ []string) error {
 	known := []string{secretVariable}
-	for _, flag := range []string{profileFlag, configFlag, cacheDirFlag, stateDirFlag} {
+	for _, flag := range []string{profileFlag, configFlag, cacheDirFlag, stateDirFlag, verboseFlag} {
 		known = append(known, variablePrefix+strings.ToUpper(strings.ReplaceAll(flag, "-", "_")))
 	}
 	keys, _ := config.ProfileKeys()

@@ -132,13 +132,14 @@ func (s *settings) machineSource(cmd *cobra.Command, noCache bool) (*source, err
 	}
 	cfg := cognito.Config{
 		TokenURL: tokenURL, ClientID: s.ClientID, Scopes: s.Scopes, ClientMetadata: s.ClientMetadata, Timeout: s.Timeout, AuthStyle: s.authStyle(),
+		Retry: s.retry(), Logger: s.log,
 	}
 	if cfg.Secret, err = s.secret(); err != nil {
 		return nil, err
 	}
 	if cfg.Secret == nil {
 		hint := "put it into the variable " + secretVariable + ", or name its file: --client-secret-file FILE"
-		if s.isPersons(cmd, tokenURL) {
+		if s.isPersons(cmd) {
 			hint = hintUser
 		}
 		return nil, &codedError{
@@ -160,7 +161,7 @@ func (s *settings) machineSource(cmd *cobra.Command, noCache bool) (*source, err
 		return func(ctx context.Context) (bearer, error) {
 			t, err := token(ctx)
 			if err != nil {
-				return bearer{}, s.explainRefusal(cmd, tokenURL, err)
+				return bearer{}, s.explainRefusal(cmd, err)
 			}
 			return bearer{t.AccessToken(), t.ObtainedAt, t.Expiry}, nil
 		}
@@ -172,27 +173,19 @@ func (s *settings) machineSource(cmd *cobra.Command, noCache bool) (*source, err
 const hintUser = "people log in with this app client: --user is for the token of the person who has logged in"
 
 // isPersons reports whether an app client looks like one that people log in with.
-func (s *settings) isPersons(cmd *cobra.Command, tokenURL string) bool {
-	if slices.Contains(s.Scopes, "openid") { // which no machine can have
-		return true
-	}
-	path, err := loginPath(cmd, tokenURL, s.ClientID)
-	if err != nil {
-		return false
-	}
-	_, err = os.Stat(path)
-	return err == nil
+func (s *settings) isPersons(cmd *cobra.Command) bool {
+	return slices.Contains(s.Scopes, "openid") || s.hasLogin(cmd) // no machine can have that scope
 }
 
 // explainRefusal adds to a refusal of the app client or its secret where the secret is from, or that a person's token may be
 // meant.
-func (s *settings) explainRefusal(cmd *cobra.Command, tokenURL string, err error) error {
+func (s *settings) explainRefusal(cmd *cobra.Command, err error) error {
 	var request *cognito.TokenRequestError
 	if !errors.As(err, &request) {
 		return err
 	}
 	refused := []string{cognito.InvalidClient, cognito.UnauthorizedClient, cognito.InvalidScope}
-	if slices.Contains(refused, request.ErrorCode) && s.isPersons(cmd, tokenURL) {
+	if slices.Contains(refused, request.ErrorCode) && s.isPersons(cmd) {
 		return &codedError{exitRefused, err, hintUser}
 	}
 	if request.ErrorCode != cognito.InvalidClient {
@@ -210,7 +203,7 @@ func (s *settings) explainRefusal(cmd *cobra.Command, tokenURL string, err error
 // with a token that costs something than with none.
 func openCache(cmd *cobra.Command) cognito.Cache {
 	problem := func(err error) {
-		note("the token cache cannot be used, so each call fetches a token, which Amazon bills: %v", err)
+		note("the token cache cannot be used, so a token is fetched, which Amazon bills: %v", err)
 	}
 	cache, err := tokenfile.New(tokenfile.Config{Dir: cacheDir(cmd, "tokens"), Problem: problem})
 	if err != nil {
@@ -238,6 +231,14 @@ func (s *settings) tokenURL() (string, error) {
 		return "", &codedError{exitUsage, err, ""}
 	}
 	return text, nil
+}
+
+// retry lets a request take as long as it may, where that is more than all requests have by default.
+func (s *settings) retry() (r cognito.Retry) {
+	if s.Timeout > 30*time.Second {
+		r.MaxElapsed = s.Timeout
+	}
+	return r
 }
 
 func (s *settings) authStyle() cognito.AuthStyle {
@@ -289,9 +290,15 @@ func secretCommand(command string) cognito.Secret {
 		}
 		var out limited
 		cmd := exec.CommandContext(ctx, shell[0], shell[1], command) // #nosec G204 -- the user's own configuration
-		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, &out, os.Stderr
+		cmd.Stdout, cmd.Stderr = &out, os.Stderr
+		if isTerminal(os.Stdin) { // else it is for the program that exec runs
+			cmd.Stdin = os.Stdin
+		}
 		cmd.WaitDelay = time.Second
+		defer hushProgress()()
 		switch err := cmd.Run(); {
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("clientSecretCommand has not ended: %w", ctx.Err())
 		case out.over:
 			return nil, fmt.Errorf("clientSecretCommand printed more than %d bytes, want a secret", maxSecretBytes)
 		case err != nil:

@@ -135,11 +135,11 @@ func (s *settings) keys() (validator.KeySet, error) {
 	if url == "" {
 		url = validator.JWKSURL(s.issuers()[0])
 	}
-	tlsConfig, err := s.tlsConfig()
+	client, err := s.httpClient()
 	if err != nil {
 		return nil, err
 	}
-	keys, err := validator.NewRemoteKeys(validator.RemoteKeysConfig{URL: url, Timeout: s.Timeout, TLS: tlsConfig})
+	keys, err := validator.NewRemoteKeys(validator.RemoteKeysConfig{URL: url, Timeout: s.Timeout, Transport: client.Transport, Logger: s.log})
 	if err != nil {
 		return nil, &codedError{exitUsage, err, ""}
 	}
@@ -172,7 +172,7 @@ func (s *settings) httpClient() (*http.Client, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.TLSClientConfig, t.DisableKeepAlives = tlsConfig, true
 	return &http.Client{
-		Transport:     t,
+		Transport:     loggedTransport{t, s.log},
 		Timeout:       s.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, nil

@@ -57,10 +57,10 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	resp, err := t.send(req, req.Body, token)
-	if err != nil || resp == nil || resp.StatusCode != http.StatusUnauthorized || !invalidToken(resp.Header["Www-Authenticate"]) || !resendable(req) {
+	if err != nil || resp == nil || resp.StatusCode != http.StatusUnauthorized || !resendable(req) {
 		return resp, err
 	}
-	newer := t.source.inPlaceOf(req.Context(), token)
+	newer := t.source.Replacement(req.Context(), token, resp.Header["Www-Authenticate"])
 	if newer == nil {
 		return resp, nil
 	}
@@ -175,8 +175,14 @@ const (
 	maxForced = time.Hour
 )
 
-// inPlaceOf returns a token to try in place of one that was refused, or nil if there is none that might help.
-func (s *TokenSource) inPlaceOf(ctx context.Context, refused *Token) *Token {
+// Replacement returns a token to send a request with once more that was refused, or nil if there is none that might help.
+// challenges are the values of WWW-Authenticate that the refusal came with: there is no replacement unless one of them has
+// error="invalid_token" (RFC 6750 section 3.1). A token is bought for it as seldom as [TokenSource.Transport] says. It may wait
+// for that, as long as ctx allows. Transport calls it by itself; it is for clients of other protocols.
+func (s *TokenSource) Replacement(ctx context.Context, refused *Token, challenges []string) *Token {
+	if !invalidToken(challenges) {
+		return nil
+	}
 	from := refused.ObtainedAt.Add(1)
 	if t, err := s.tokens.Get(ctx); err == nil && !t.ObtainedAt.Before(from) {
 		return t // somebody has bought it already

@@ -2,7 +2,8 @@
 //
 //	conn, err := grpc.NewClient("api.example.com:443",
 //		grpc.WithTransportCredentials(credentials.NewTLS(nil)),
-//		grpc.WithPerRPCCredentials(cognitogrpc.New(source)))
+//		grpc.WithPerRPCCredentials(cognitogrpc.New(source)),
+//		grpc.WithUnaryInterceptor(cognitogrpc.UnaryClientInterceptor))
 //
 // It is a package of its own so that callers of HTTP services do not link gRPC.
 package cognitogrpc
@@ -23,7 +24,7 @@ import (
 //
 // A call for which no token can be had ends with UNAVAILABLE if one may be had later, so that a retry policy applies, with
 // UNAUTHENTICATED if not, and with the code of its context if that has ended. A call that the server answers with
-// UNAUTHENTICATED is not repeated: see [cognito.TokenSource.Renew].
+// UNAUTHENTICATED is repeated only with [UnaryClientInterceptor]: credentials do not see answers.
 func New(source *cognito.TokenSource) credentials.PerRPCCredentials {
 	return &tokens{source: source}
 }
@@ -51,6 +52,9 @@ func (t *tokens) GetRequestMetadata(ctx context.Context, _ ...string) (map[strin
 	token, err := t.source.Token(ctx)
 	if err != nil {
 		return nil, status.Error(code(ctx, err), err.Error())
+	}
+	if last, ok := ctx.Value(lastSentKey{}).(*lastSent); ok {
+		last.Store(&sent{t.source, token})
 	}
 	return map[string]string{"authorization": token.Authorization()}, nil
 }

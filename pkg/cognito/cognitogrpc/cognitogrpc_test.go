@@ -31,6 +31,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // a service says what authorization it was called with.
 type service struct {
+	refuse        func(ctx context.Context, authorization string) error // if set, answers calls for which it returns an error
 	mu            sync.Mutex
 	authorization []string
 	addr          string
@@ -42,6 +43,11 @@ func (s *service) intercept(ctx context.Context, req any, _ *grpc.UnaryServerInf
 	s.mu.Lock()
 	s.authorization = append(s.authorization, md.Get("authorization")...)
 	s.mu.Unlock()
+	if s.refuse != nil {
+		if err := s.refuse(ctx, strings.Join(md.Get("authorization"), ",")); err != nil {
+			return nil, err
+		}
+	}
 	return next(ctx, req)
 }
 
@@ -79,9 +85,12 @@ func (s *service) tls() credentials.TransportCredentials {
 }
 
 // call calls the service once.
-func (s *service) call(t *testing.T, transport credentials.TransportCredentials, perRPC credentials.PerRPCCredentials) error {
+func (s *service) call(t *testing.T, transport credentials.TransportCredentials, perRPC credentials.PerRPCCredentials, opts ...grpc.DialOption) error {
 	t.Helper()
-	conn, err := grpc.NewClient(s.addr, grpc.WithTransportCredentials(transport), grpc.WithPerRPCCredentials(perRPC))
+	if perRPC != nil {
+		opts = append(opts, grpc.WithPerRPCCredentials(perRPC))
+	}
+	conn, err := grpc.NewClient(s.addr, append(opts, grpc.WithTransportCredentials(transport))...)
 	if err != nil {
 		return err
 	}
@@ -111,12 +120,16 @@ func startPool(t *testing.T) *cognitotest.Pool {
 	return s.Pools()[0]
 }
 
-func newSource(t *testing.T, pool *cognitotest.Pool) *cognito.TokenSource {
+func newSource(t *testing.T, pool *cognitotest.Pool, edits ...func(*cognito.Config)) *cognito.TokenSource {
 	t.Helper()
-	s, err := cognito.NewTokenSource(cognito.Config{
+	cfg := cognito.Config{
 		TokenURL: pool.TokenURL(), ClientID: cognitotest.DemoClientID, Secret: cognito.StaticSecret(cognitotest.DemoClientSecret),
 		Retry: cognito.Retry{MaxAttempts: 1},
-	})
+	}
+	for _, edit := range edits {
+		edit(&cfg)
+	}
+	s, err := cognito.NewTokenSource(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,9 +202,20 @@ func (s *service) callWithOption(t *testing.T, transport credentials.TransportCr
 	return err
 }
 
+// anotherLocal stands for a connection to this machine, by another transport than gRPC's.
+type anotherLocal struct{ credentials.CommonAuthInfo }
+
+func (anotherLocal) AuthType() string { return "local" }
+
 // Whoever calls the credentials without gRPC around them gets no token either.
 func TestConnectionThatIsNotKnown(t *testing.T) {
 	pool := startPool(t)
+	ctx := credentials.NewContextWithRequestInfo(t.Context(), credentials.RequestInfo{
+		AuthInfo: anotherLocal{credentials.CommonAuthInfo{SecurityLevel: credentials.NoSecurity}},
+	})
+	if md, err := cognitogrpc.New(newSource(t, pool)).GetRequestMetadata(ctx); md != nil || status.Code(err) != codes.Unauthenticated {
+		t.Errorf("for this machine, where it will not do: got %v, %v, want UNAUTHENTICATED", md, err)
+	}
 	for want, creds := range map[string]credentials.PerRPCCredentials{
 		"cognitogrpc: the connection is not secure, want TLS, or NewLoopback with credentials/local": cognitogrpc.New(newSource(t, pool)),
 		"cognitogrpc: the connection is neither TLS nor one of credentials/local, want one of these": cognitogrpc.NewLoopback(newSource(t, pool)),

@@ -21,7 +21,8 @@ func Example() {
 	}
 	conn, err := grpc.NewClient("api.example.com:443",
 		grpc.WithTransportCredentials(credentials.NewTLS(nil)),
-		grpc.WithPerRPCCredentials(cognitogrpc.New(source)))
+		grpc.WithPerRPCCredentials(cognitogrpc.New(source)),
+		grpc.WithUnaryInterceptor(cognitogrpc.UnaryClientInterceptor))
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -142,10 +142,12 @@ func (c *cache) lock(ctx context.Context, key string) (unlock func(), err error)
 	return privatefile.Lock(ctx, c.path(key))
 }
 
-var entryName = regexp.MustCompile(`^[0-9a-f]{64}\.json$`)
+// entryName is that of a file, or of one that package privatefile was about to make it.
+var entryName = regexp.MustCompile(`^([0-9a-f]{64}\.json|\.[0-9a-f]{64}\.json\.[0-9]+)$`)
 
-// ClearCache removes all credentials that Providers have kept in a folder ([Config.CacheDir]), as a logout should. It is no
-// error if the folder does not exist. Credentials that somebody has already are good until they expire.
+// ClearCache removes all credentials that Providers have kept in a folder ([Config.CacheDir]), as a logout should: what else is
+// there is left alone. It is no error if the folder does not exist. Credentials that somebody has already are good until they
+// expire.
 func ClearCache(dir string) error {
 	files, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -438,12 +438,17 @@ func TestClearCache(t *testing.T) {
 	key(t, shares(t, s, folder))
 	key(t, shares(t, s, folder, func(c *Config) { c.RoleARN = admin }))
 	must(t, os.WriteFile(filepath.Join(folder, "other.json"), nil, 0o600))
+	killed := filepath.Join(folder, "."+strings.Repeat("0", 64)+".json.123456") // of a process that was, while it wrote
+	must(t, os.WriteFile(killed, nil, 0o600))
 	if err := ClearCache(folder); err != nil {
 		t.Fatal(err)
 	}
 	files, err := filepath.Glob(filepath.Join(folder, "*.json"))
 	if err != nil || !slices.Equal(files, []string{filepath.Join(folder, "other.json")}) {
 		t.Errorf("files are %v, %v, want only what is not ours", files, err)
+	}
+	if _, err := os.Lstat(killed); err == nil {
+		t.Errorf("%s is left", killed)
 	}
 	if got := key(t, shares(t, s, folder)); got != "ASIA3" {
 		t.Errorf("got %s, want new ones", got)

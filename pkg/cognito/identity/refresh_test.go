@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"runtime"
@@ -17,6 +18,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/service/cognitoidentity/types"
+
+	"github.com/cognito-extauthz/extauthz/pkg/cognito/login"
 )
 
 // One call of each kind, however many ask for cold credentials at once.
@@ -334,6 +337,7 @@ func TestWhatServesOn(t *testing.T) {
 		{"IDToken fails", nil, func() (string, error) { return "", broken }, nil},
 		{"IDToken fails for a while", nil, func() (string, error) { return "", temporary(true) }, nil},
 		{"IDToken fails for good", nil, func() (string, error) { return "", temporary(false) }, new(temporary)},
+		{"nobody is signed in any more", nil, func() (string, error) { return "", fmt.Errorf("%w: nobody is signed in", login.ErrLoginRequired) }, new(interface{ Temporary() bool })},
 		{"IDToken has no network", nil, func() (string, error) { return "", &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED} }, nil},
 		{"IDToken panics", nil, func() (string, error) { panic("CANARY") }, nil},
 		{"IDToken ends the goroutine", nil, func() (string, error) { runtime.Goexit(); return "", nil }, new(error)},

@@ -13,10 +13,16 @@ import (
 // Errors to match with errors.Is.
 var (
 	// ErrLoginRequired means that only a new login can help: nobody is signed in, or the refresh token is expired or revoked.
-	ErrLoginRequired = errors.New("login: a new login is needed")
+	// Its method Temporary() bool says no, so that package identity serves no credentials beyond the end of a sign-in.
+	ErrLoginRequired error = loginRequired{}
 	// ErrNoTokens means that a [Store] has none.
 	ErrNoTokens = errors.New("login: there are no tokens")
 )
+
+type loginRequired struct{}
+
+func (loginRequired) Error() string   { return "login: a new login is needed" }
+func (loginRequired) Temporary() bool { return false }
 
 // An AuthorizationError is the authorization endpoint's answer that there will be no code (RFC 6749 section 4.1.2.1).
 type AuthorizationError struct {

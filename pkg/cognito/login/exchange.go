@@ -55,7 +55,8 @@ func (a *Authenticator) Refresh(ctx context.Context, old *Tokens) (*Tokens, erro
 }
 
 // refresh may return tokens with an error: the old ones with a new refresh token. That happens if the new ID and access token
-// can not be verified for want of keys; without the refresh token that came with them, the sign-in would be lost.
+// cannot be verified for want of keys, or if the clock is wrong; without the refresh token that came with them, the sign-in
+// would be lost.
 func (a *Authenticator) refresh(ctx context.Context, old *Tokens) (*Tokens, error) {
 	if old.RefreshToken == "" {
 		return nil, fmt.Errorf("%w: there is no refresh token", ErrLoginRequired)
@@ -68,7 +69,7 @@ func (a *Authenticator) refresh(ctx context.Context, old *Tokens) (*Tokens, erro
 		return nil, refreshError(err)
 	}
 	tokens, id, err := a.verify(ctx, answer)
-	if errors.Is(err, validator.ErrKeysUnavailable) {
+	if errors.Is(err, validator.ErrKeysUnavailable) || errors.Is(err, validator.ErrExpired) || errors.Is(err, validator.ErrNotYetValid) {
 		kept := *old
 		kept.RefreshToken = refreshTokenOf(answer, old.RefreshToken)
 		return &kept, err

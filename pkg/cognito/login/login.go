@@ -111,8 +111,9 @@ type Config struct {
 	Output io.Writer
 	// Timeout is how long the person has to sign in. Default [DefaultTimeout].
 	Timeout time.Duration
-	// HTTPClient makes the requests to the token endpoint and the revocation endpoint, and its Transport those for keys.
-	// Redirects are not followed. Default: that of [cognito.Config], and that of [validator.RemoteKeysConfig].
+	// HTTPClient makes the requests to the token endpoint and the revocation endpoint, and its Transport those for keys. Its
+	// Timeout, if it has one, bounds each of them instead of their defaults. Redirects are not followed. Default: that of
+	// [cognito.Config], and that of [validator.RemoteKeysConfig].
 	HTTPClient *http.Client
 	// Now is the clock. Default [time.Now].
 	Now func() time.Time
@@ -177,10 +178,15 @@ func New(cfg Config) (*Authenticator, error) {
 // endpoint is one that takes a single request: the server may have taken note of a code, or of a refresh token that it
 // rotates, although no answer came. RFC 6749 section 4.1.2 has it revoke everything if a code comes twice.
 func (a *Authenticator) endpoint(address string) *cognito.Endpoint {
-	return &cognito.Endpoint{
+	e := &cognito.Endpoint{
 		URL: address, ClientID: a.cfg.ClientID, Secret: a.cfg.Secret, HTTPClient: a.cfg.HTTPClient, Now: a.cfg.Now,
 		Retry: cognito.Retry{MaxAttempts: 1},
 	}
+	if a.cfg.HTTPClient != nil && a.cfg.HTTPClient.Timeout > 0 {
+		// MaxElapsed is half a minute by default, secrets included, and would cut a longer request short.
+		e.Timeout, e.Retry.MaxElapsed = a.cfg.HTTPClient.Timeout, max(30*time.Second, a.cfg.HTTPClient.Timeout)
+	}
+	return e
 }
 
 // endpoints fills in the addresses of the endpoints and checks them.
@@ -300,7 +306,7 @@ func (a *Authenticator) newValidators() []error {
 func (a *Authenticator) remoteKeys(issuer string) validator.RemoteKeysConfig {
 	cfg := validator.RemoteKeysConfig{URL: cmp.Or(a.cfg.JWKSURL, validator.JWKSURL(issuer)), Now: a.cfg.Now}
 	if a.cfg.HTTPClient != nil {
-		cfg.Transport = a.cfg.HTTPClient.Transport
+		cfg.Transport, cfg.Timeout = a.cfg.HTTPClient.Transport, a.cfg.HTTPClient.Timeout
 	}
 	return cfg
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,7 +14,7 @@ import (
 )
 
 const (
-	// refreshTimeout bounds one refresh, and the wait for those of other processes before it.
+	// refreshTimeout bounds the wait for the refreshes of other processes, and then a refresh of one's own.
 	refreshTimeout = time.Minute
 	// failurePause is how long nobody asks again after a refresh that failed, refreshPause while the tokens at hand hold.
 	failurePause = time.Second
@@ -37,8 +38,8 @@ type SessionConfig struct {
 	// EarlyExpiry is how long before its expiry a token is refreshed, but not before half of its life. Default
 	// [DefaultEarlyExpiry].
 	EarlyExpiry time.Duration
-	// Logger gets a line when a refresh fails while the tokens at hand hold, and when tokens cannot be saved (warn). Default:
-	// discard.
+	// Logger gets a line when a refresh fails while the tokens at hand hold (warn), and when tokens cannot be saved (error).
+	// Default: discard.
 	Logger *slog.Logger
 }
 
@@ -229,12 +230,11 @@ func (s *Session) takeOff(ctx context.Context, exp expiry, old *Tokens) *flight 
 	f := &flight{done: make(chan struct{})}
 	s.flight = f
 	go func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshTimeout)
-		defer cancel()
+		ctx := context.WithoutCancel(ctx)
 		t, err := s.renew(ctx, exp, old)
 		s.land(f, t, err, exp)
-		if err != nil && !errors.Is(err, ErrLoginRequired) {
-			s.log.LogAttrs(ctx, slog.LevelWarn, "token refresh failed", slog.Any("error", err), slog.Bool("tokens_hold", s.holds(t, exp)))
+		if err != nil && !errors.Is(err, ErrLoginRequired) && s.holds(t, exp) { // else who waits for it is told
+			s.log.LogAttrs(ctx, slog.LevelWarn, "token refresh failed", slog.Any("error", err))
 		}
 		close(f.done)
 	}()
@@ -265,14 +265,19 @@ func (s *Session) land(f *flight, t *Tokens, err error, exp expiry) {
 func (s *Session) renew(ctx context.Context, exp expiry, old *Tokens) (*Tokens, error) {
 	// Without the lock first: most often there is nothing to do, and another process may have it for as long as its refresh
 	// takes.
-	if t, err := s.load(ctx); err != nil || s.good(t, exp, old) {
+	waiting, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	if t, err := s.load(waiting); err != nil || s.good(t, exp, old) {
 		return t, err
 	}
-	unlock, err := s.store.Lock(ctx)
+	unlock, err := s.store.Lock(waiting)
 	if err != nil {
 		return s.atHand(), err
 	}
 	defer unlock()
+	// Time of its own, however long the lock took: a request that is cut short may lose the new refresh token.
+	ctx, cancel = context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
 	t, err := s.load(ctx)
 	if err != nil || s.good(t, exp, old) {
 		return t, err
@@ -291,6 +296,8 @@ func (s *Session) renew(ctx context.Context, exp expiry, old *Tokens) (*Tokens, 
 	return t, err
 }
 
+var errNobody = fmt.Errorf("%w: nobody is signed in", ErrLoginRequired)
+
 // load returns the tokens of the store, or those at hand if the store could not take them.
 func (s *Session) load(ctx context.Context) (*Tokens, error) {
 	s.mu.Lock()
@@ -305,7 +312,7 @@ func (s *Session) load(ctx context.Context) (*Tokens, error) {
 	}
 	switch {
 	case errors.Is(err, ErrNoTokens):
-		stored, err = nil, fmt.Errorf("%w: nobody is signed in", ErrLoginRequired)
+		stored, err = nil, errNobody
 	case err != nil && !errors.Is(err, ErrLoginRequired):
 		return t, err // a store that cannot be read says nothing about the tokens at hand
 	case err != nil:
@@ -338,7 +345,7 @@ func (s *Session) save(ctx context.Context, t *Tokens) {
 	s.tokens, s.unsaved = t, err != nil
 	s.mu.Unlock()
 	if err != nil {
-		s.log.LogAttrs(ctx, slog.LevelWarn, "tokens cannot be saved, and are lost when the program ends", slog.Any("error", err))
+		s.log.LogAttrs(ctx, slog.LevelError, "tokens cannot be saved, and are lost when the program ends", slog.Any("error", err))
 	}
 }
 
@@ -352,7 +359,7 @@ func (s *Session) atHand() *Tokens {
 // returns them with the error.
 func (s *Session) Login(ctx context.Context) (*Tokens, error) {
 	// A store that cannot be written to shows before a person has signed in.
-	unlock, err := s.store.Lock(ctx)
+	unlock, err := s.lock(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -361,7 +368,7 @@ func (s *Session) Login(ctx context.Context) (*Tokens, error) {
 	if err != nil {
 		return nil, err
 	}
-	if unlock, err = s.store.Lock(ctx); err != nil {
+	if unlock, err = s.lock(ctx); err != nil {
 		return t, err
 	}
 	defer unlock()
@@ -370,24 +377,33 @@ func (s *Session) Login(ctx context.Context) (*Tokens, error) {
 	return t, err
 }
 
-// Logout revokes the refresh token and deletes the tokens. They are deleted also if the refresh token cannot be revoked, whose
-// error is returned. Without tokens it does nothing.
+// Logout revokes the refresh token and deletes the tokens. They are deleted also if the refresh token cannot be revoked, as
+// when it is another client's; that is an error. Without tokens it does nothing.
 func (s *Session) Logout(ctx context.Context) error {
-	unlock, err := s.store.Lock(ctx)
+	unlock, err := s.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	t, err := s.load(ctx)
-	if errors.Is(err, ErrLoginRequired) {
+	switch {
+	case errors.Is(err, errNobody):
 		return nil
-	}
-	if t != nil {
+	case errors.Is(err, ErrLoginRequired): // no login would help with it
+		err = fmt.Errorf("login: the refresh token is not revoked: %s", strings.TrimPrefix(err.Error(), ErrLoginRequired.Error()+": "))
+	case t != nil:
 		err = errors.Join(err, s.auth.Revoke(ctx, t))
 	}
 	err = errors.Join(err, s.store.Delete(ctx))
 	s.change(nil, false)
 	return err
+}
+
+// lock takes the store's lock, for which it does not wait longer than a refresh takes: whoever has it for longer hangs.
+func (s *Session) lock(ctx context.Context) (unlock func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, refreshTimeout)
+	defer cancel()
+	return s.store.Lock(ctx)
 }
 
 // change takes note of what Login or Logout has done to the store, whose lock the caller has.

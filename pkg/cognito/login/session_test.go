@@ -248,6 +248,29 @@ func mustKeys(t *testing.T, f *fixture) validator.KeySet {
 	return keys
 }
 
+// So it is if the clock of this machine is wrong for a while, with which no new token holds.
+func TestRefreshWithAWrongClockKeepsTheRefreshToken(t *testing.T) {
+	t.Parallel()
+	for _, wrong := range []time.Duration{3 * time.Hour, -3 * time.Hour} {
+		f := start(t, rotating)
+		own := newClock()
+		own.add(f.clock.now().Sub(own.now()))
+		s := newSession(t, f.authenticator(t, func(c *Config) { c.Now = own.now }))
+		old, err := s.Login(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		own.add(wrong)
+		if _, err := s.Refresh(t.Context()); !errors.As(err, new(*TokenRefusedError)) {
+			t.Errorf("got %v, want *TokenRefusedError", err)
+		}
+		own.add(-wrong + failurePause)
+		if got, err := s.Refresh(t.Context()); err != nil || got.RefreshToken == old.RefreshToken {
+			t.Errorf("when the clock is right again: %v, want new tokens", err)
+		}
+	}
+}
+
 // The keys are fetched before a refresh token is spent on tokens that could not be verified.
 func TestRefreshWantsKeysFirst(t *testing.T) {
 	t.Parallel()
@@ -465,6 +488,100 @@ func TestSessionRefreshOutlivesTheCaller(t *testing.T) {
 	}
 }
 
+// However long another process has had the lock, the refresh after it has its time: with rotation, the answer to one that is cut
+// short has the only refresh token that works.
+func TestSessionRefreshHasItsTime(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	old := f.login(t, f.authenticator(t))
+	synctest.Test(t, func(t *testing.T) {
+		store := &slowLock{memoryStore: newMemoryStore(), wait: refreshTimeout - time.Second}
+		_ = store.Save(t.Context(), old)
+		var left time.Duration
+		a := f.authenticator(t, func(c *Config) {
+			c.Keys, c.Now = mustKeys(t, f), func() time.Time { return old.AccessTokenExpiry }
+			c.HTTPClient = &http.Client{Transport: transportFunc(func(r *http.Request) (*http.Response, error) {
+				deadline, _ := r.Context().Deadline()
+				left = time.Until(deadline)
+				return nil, io.ErrUnexpectedEOF
+			})}
+		})
+		if _, err := newSession(t, a, func(c *SessionConfig) { c.Store = store }).Tokens(t.Context()); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("got %v, want the transport's error", err)
+		}
+		if left < 5*time.Second {
+			t.Errorf("the request had %v left, want the time of one", left)
+		}
+	})
+}
+
+// A process that hangs with the lock keeps nobody waiting without end.
+func TestSessionWaitsForTheLockForAWhile(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	a := f.authenticator(t, func(c *Config) { c.Keys = mustKeys(t, f) })
+	for name, do := range map[string]func(*Session, context.Context) error{
+		"Logout": (*Session).Logout,
+		"Login":  func(s *Session, ctx context.Context) error { _, err := s.Login(ctx); return err },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			store := newMemoryStore()
+			if _, err := store.Lock(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			begin := time.Now()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			err := do(newSession(t, a, func(c *SessionConfig) { c.Store = store }), ctx)
+			if !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) != refreshTimeout {
+				t.Errorf("%s: got %v after %v, want an error after %v", name, err, time.Since(begin), refreshTimeout)
+			}
+		})
+	}
+}
+
+// The client's own Timeout is what bounds a request, for keys too.
+func TestTimeoutOfTheClient(t *testing.T) {
+	t.Parallel()
+	f := start(t)
+	old := f.login(t, f.authenticator(t))
+	keys := mustKeys(t, f)
+	for name, edit := range map[string]func(*Config){
+		"token endpoint": func(c *Config) { c.Keys = keys },
+		"keys":           func(*Config) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := f.authenticator(t, edit, func(c *Config) {
+					c.HTTPClient = &http.Client{Timeout: 50 * time.Second, Transport: transportFunc(func(r *http.Request) (*http.Response, error) {
+						<-r.Context().Done()
+						return nil, r.Context().Err()
+					})}
+				})
+				begin := time.Now()
+				if _, err := a.Refresh(t.Context(), old); err == nil || time.Since(begin) != 50*time.Second {
+					t.Errorf("got %v after %v, want an error after 50s", err, time.Since(begin))
+				}
+			})
+		})
+	}
+}
+
+// A slowLock is a store whose lock somebody else has had for a while.
+type slowLock struct {
+	*memoryStore
+	wait time.Duration
+}
+
+func (s *slowLock) Lock(ctx context.Context) (func(), error) {
+	time.Sleep(s.wait)
+	return s.memoryStore.Lock(ctx)
+}
+
+type transportFunc func(*http.Request) (*http.Response, error)
+
+func (f transportFunc) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
 // A refresh that hangs is not waited for as long as the tokens at hand hold.
 func TestSessionDoesNotWaitLong(t *testing.T) {
 	t.Parallel()
@@ -569,8 +686,9 @@ func TestSessionServesWhatHolds(t *testing.T) {
 	if got := mustTokens(t, s); got == first {
 		t.Error("got the old tokens, want new ones")
 	}
-	if got := log.String(); !strings.Contains(got, `level=WARN msg="token refresh failed" error="login: refresh the tokens: cognito: token request failed: status 503`) || !strings.Contains(got, "tokens_hold=true") {
-		t.Errorf("the log is\n%s", got)
+	// The fourth failure was told to those who waited.
+	if got := log.String(); strings.Count(got, `level=WARN msg="token refresh failed" error="login: refresh the tokens: cognito: token request failed: status 503`) != 3 {
+		t.Errorf("the log is\n%s\nwant a line for each of 3 failures", got)
 	}
 }
 
@@ -738,6 +856,22 @@ func TestSessionDoesNotTakeOthersTokens(t *testing.T) {
 		if tokens, err := s.Tokens(t.Context()); tokens != nil || !errors.Is(err, ErrLoginRequired) || !strings.Contains(err.Error(), "the stored tokens are those of client") {
 			t.Errorf("another %s: got %v and %v, want ErrLoginRequired", name, tokens, err)
 		}
+		// Nobody is told that they are logged out while tokens are left, nor that their refresh token is revoked.
+		before, err := store.Load(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = s.Logout(t.Context())
+		if err == nil || errors.Is(err, ErrLoginRequired) || !strings.HasPrefix(err.Error(), "login: the refresh token is not revoked: the stored tokens are those of client") {
+			t.Errorf("another %s: Logout returns %v, want an error", name, err)
+		}
+		if _, err := store.Load(t.Context()); !errors.Is(err, ErrNoTokens) {
+			t.Errorf("another %s: after Logout, the store has tokens, or %v", name, err)
+		}
+		_ = store.Save(t.Context(), before)
+	}
+	if n := f.pool.Requests(cognitotest.Revoke); n != 0 {
+		t.Errorf("the revocation endpoint got %d requests, want none for tokens of others", n)
 	}
 }
 
@@ -790,7 +924,7 @@ func TestSessionThatCannotSave(t *testing.T) {
 			t.Error("got the old tokens, want new ones")
 		}
 	}
-	if !strings.Contains(log.String(), `msg="tokens cannot be saved, and are lost when the program ends" error="short write"`) {
+	if !strings.Contains(log.String(), `level=ERROR msg="tokens cannot be saved, and are lost when the program ends" error="short write"`) {
 		t.Errorf("the log is\n%s", log.String())
 	}
 	store.saves(nil)

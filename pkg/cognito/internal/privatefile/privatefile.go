@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -49,7 +50,7 @@ func Write(path string, content []byte) (err error) {
 	if err := MakeDir(dir); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // of mode 0600
+	f, err := os.CreateTemp(dir, tempPrefix(path)+"*") // of mode 0600
 	if err != nil {
 		return err
 	}
@@ -80,12 +81,26 @@ func MakeDir(dir string) error {
 	return checkDir(dir)
 }
 
-// Remove removes the file, if there is one.
+// tempPrefix begins the names of what becomes the file. Digits follow.
+func tempPrefix(path string) string { return "." + filepath.Base(path) + "." }
+
+// Remove removes the file, if there is one, and what a process that was killed in [Write] has left: it holds secrets too.
 func Remove(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	dir := filepath.Dir(path)
+	names := []string{filepath.Base(path)}
+	files, _ := os.ReadDir(dir) // without a folder there is nothing to remove
+	for _, f := range files {
+		if rest, ok := strings.CutPrefix(f.Name(), tempPrefix(path)); ok && strings.Trim(rest, "0123456789") == "" {
+			names = append(names, f.Name())
+		}
 	}
-	return nil
+	var errs []error
+	for _, name := range names {
+		if err := os.Remove(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Lock waits until nobody else has the lock of the file, and returns what gives it back. The lock is a file beside it, which
@@ -97,6 +112,9 @@ func Lock(ctx context.Context, path string) (unlock func(), err error) {
 	lock := flock.New(path+".lock", flock.SetPermissions(0o600))
 	if _, err := lock.TryLockContext(ctx, lockPause); err != nil {
 		_ = lock.Close()
+		if ctx.Err() != nil {
+			err = fmt.Errorf("waiting for another process: %w", err)
+		}
 		return nil, fmt.Errorf("lock %s: %w", lock.Path(), err)
 	}
 	return func() { _ = lock.Close() }, nil
