@@ -112,6 +112,9 @@ func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logge
 	if err != nil {
 		return err
 	}
+	if err := observeConnections(tel.Meter, srv); err != nil {
+		return err
+	}
 
 	// These go on until the last check is answered, so not under ctx, whose end begins the drain.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))

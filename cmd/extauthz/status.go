@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/cognito-extauthz/extauthz/internal/reload"
+	"github.com/cognito-extauthz/extauthz/internal/server"
 	"github.com/cognito-extauthz/extauthz/pkg/validator"
 )
 
@@ -195,6 +196,25 @@ func (l *live) observePolicy(meter metric.Meter) error {
 			o.Observe(int64(l.now.Load().engine.Stats().UnknownKeys))
 			return nil
 		}))
+	return err
+}
+
+// observeConnections shows the connections of listen.grpc.
+func observeConnections(meter metric.Meter, srv *server.Server) error {
+	connections, err1 := meter.Int64ObservableGauge("extauthz.connections",
+		metric.WithDescription("Connections of listen.grpc."))
+	notTaken, err2 := meter.Int64ObservableCounter("extauthz.connections.not.taken",
+		metric.WithDescription("Connections that were closed because there were too many (too_many), or that the system could not hand over (accept)."))
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	_, err := meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		now, turnedAway, notAccepted := srv.Connections()
+		o.ObserveInt64(connections, int64(now))
+		o.ObserveInt64(notTaken, turnedAway, metric.WithAttributes(attribute.String("reason", "too_many")))
+		o.ObserveInt64(notTaken, notAccepted, metric.WithAttributes(attribute.String("reason", "accept")))
+		return nil
+	}, connections, notTaken)
 	return err
 }
 

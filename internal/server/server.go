@@ -87,6 +87,10 @@ const (
 	defaultMessage = 96 << 20
 	// maxHeld is what all messages under way may take, unless GOMEMLIMIT leaves less: a quarter of that.
 	maxHeld = 256 << 20
+	// maxConnections is several times what hundreds of Envoys have: one for each of their threads, and one for health checks.
+	maxConnections = 10_000
+	// connectionBytes is what an idle connection takes, measured.
+	connectionBytes = 40 << 10
 )
 
 func (s *Server) newGRPC() *unary.Server {
@@ -98,12 +102,22 @@ func (s *Server) newGRPC() *unary.Server {
 		Methods: s.methods(),
 		TLS:     s.cfg.TLS,
 		Limits: unary.Limits{
-			Streams: calls, Detached: 2 * calls,
+			Streams: calls, Detached: 2 * calls, Connections: connections(debug.SetMemoryLimit(-1), maxFiles()),
 			MessageBytes: int(min(message, held)), ConnBytes: held/2 + held/8, Bytes: held,
 		},
 		Logger: s.cfg.Logger,
 	})
 }
+
+// connections is how many connections there may be: idle ones may take half of the memory, and all of them three quarters of the
+// files, as fetching keys and answering probes takes some.
+func connections(memory int64, files uint64) int {
+	return int(max(1, min(maxConnections, uint64(memory/2/connectionBytes), files/4*3)))
+}
+
+// Connections returns how many connections listen.grpc has, how many it has turned away because it had too many, and how often the
+// system could not hand one over.
+func (s *Server) Connections() (now int, turnedAway, notAccepted int64) { return s.grpc.Connections() }
 
 func listen(addr string) (net.Listener, error) {
 	path, ok := strings.CutPrefix(addr, "unix://")

@@ -54,13 +54,14 @@ type conn struct {
 	turn   atomic.Uint64 // see detach.go
 	readAt atomic.Int64  // clock of the last read
 	seen   uint64        // of the watchdog
-	held   atomic.Int64  // bytes of messages
+	held   atomic.Int64  // bytes kept for streams
 
 	mu            sync.Mutex // protects what follows
 	streams       map[uint32]*call
 	recent        [64]past // streams that ended lately
 	recentNext    int
 	maxID         uint32 // the last that the client opened
+	asked         int64  // clock of the read that it came with, or when the connection was new
 	orphans       int    // handlers whose stream is gone
 	sendWindow    int64
 	initialWindow int64     // of streams
@@ -68,7 +69,6 @@ type conn struct {
 	tableless     bool      // one says so, or has
 	starved       []*call   // have something to send and nothing but the connection's window is in the way
 	stalled       int       // streams that have something to send and no window
-	owed          int64     // bytes that they have to send
 	lookAt        time.Time // when reading is interrupted for a look at slow streams; zero: it is not
 	fault         error     // for which the leader is to end the connection
 
@@ -77,11 +77,11 @@ type conn struct {
 	flushing bool   // somebody writes
 	flushed  sync.Cond
 	writeErr error
-	waited   bool      // the watchdog has seen something in out that is still there
-	deadline time.Time // when the deadline for writing was set
+	waited   bool // the watchdog has seen something in out that is still there
 
 	draining  bool        // GOAWAY was sent
 	final     bool        // the GOAWAY that names the last stream was sent
+	named     uint32      // that stream
 	finished  bool        // nothing is written any more
 	drainOver *time.Timer // sends the final GOAWAY
 }
@@ -96,6 +96,7 @@ func newConn(s *Server, nc net.Conn) *conn {
 	c := &conn{
 		server: s, nc: nc, raw: nc, streams: make(map[uint32]*call),
 		recvWindow: window, sendWindow: defaultWindow, initialWindow: defaultWindow,
+		asked: int64(s.clock()),
 	}
 	c.flushed.L = &c.mu
 	c.reader = bufio.NewReaderSize(flushingReader{c}, readBytes)
@@ -307,7 +308,11 @@ func (c *conn) end(err error) {
 	var fault *connError
 	c.mu.Lock()
 	if errors.As(err, &fault) && !c.finished {
-		c.out = appendGoAway(c.out, c.maxID, fault.code)
+		last := c.maxID
+		if c.final {
+			last = c.named // never more than before (RFC 9113 section 6.8)
+		}
+		c.out = appendGoAway(c.out, last, fault.code)
 	}
 	c.mu.Unlock()
 	if fault != nil {
@@ -334,7 +339,7 @@ func (c *conn) close() map[uint32]*call {
 	for _, call := range streams {
 		call.gone = true
 		if !call.running {
-			c.release(call)
+			c.release(call, 0)
 		}
 	}
 	if c.drainOver != nil {

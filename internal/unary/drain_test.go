@@ -4,7 +4,6 @@ import (
 	"io"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 
 	"golang.org/x/net/http2"
@@ -13,39 +12,26 @@ import (
 // A stream that the final GOAWAY names is answered, however close the two come: the connection does not finish in between.
 func TestLastStreamIsAnswered(t *testing.T) {
 	s := New(Config{Methods: map[string]Handler{}})
-	block := block(field{":method", "POST"}, field{":scheme", "http"}, field{":path", "/a/b"}, field{":authority", strings.Repeat("a", 12_000)},
-		field{"content-type", "application/grpc"})
-	for range 200 {
-		here, there := net.Pipe()
-		go func() { _, _ = io.Copy(io.Discard, here) }()
-		c := newConn(s, there)
-		c.drain()
-		f := readHeaders(t, block)
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			for named := false; !named; {
-				c.mu.Lock()
-				if named = c.maxID == 1; named {
-					c.sayLast()
-				}
-				c.mu.Unlock()
-			}
-			_ = c.flush(false)
-		})
-		_, err := c.headers(f)
-		wg.Wait()
+	here, there := net.Pipe()
+	go func() { _, _ = io.Copy(io.Discard, here) }()
+	c := newConn(s, there)
+	c.drain()
+	s.beginning = func() {
 		c.mu.Lock()
-		if c.finished && len(c.out) > 0 {
-			t.Error("the connection has finished without the answer")
-		}
+		c.sayLast()
 		c.mu.Unlock()
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = there.Close()
-		if t.Failed() {
-			return
-		}
+		_ = c.flush(false)
+	}
+	block := block(field{":method", "POST"}, field{":scheme", "http"}, field{":path", "/a/b"}, field{":authority", "a"},
+		field{"content-type", "application/grpc"})
+	if _, err := c.headers(readHeaders(t, block)); err != nil {
+		t.Fatal(err)
+	}
+	_ = there.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.finished || len(c.out) > 0 || c.named != 0 {
+		t.Errorf("finished %v, and then %d bytes on stream 1 with stream %d named, want none and 0", c.finished, len(c.out), c.named)
 	}
 }
 
@@ -57,4 +43,39 @@ func readHeaders(t *testing.T, block []byte) *http2.HeadersFrame {
 		t.Fatal(err)
 	}
 	return f.(*http2.HeadersFrame)
+}
+
+// Saying farewell may take long, with TLS and a client that does not read. It holds up nobody who looks at the connection, as the
+// watchdog does at all of them.
+func TestFarewellHoldsUpNobody(t *testing.T) {
+	here, there := net.Pipe()
+	go func() { _, _ = io.Copy(io.Discard, here) }()
+	nc := slowEnd{there, make(chan bool), make(chan bool)}
+	c := newConn(New(Config{}), nc)
+	c.drain()
+	c.mu.Lock()
+	c.sayLast()
+	c.mu.Unlock()
+	done := make(chan error)
+	go func() { done <- c.flush(false) }()
+	<-nc.began
+	if !c.mu.TryLock() {
+		t.Error("the connection is locked")
+	} else {
+		c.mu.Unlock()
+	}
+	close(nc.end)
+	<-done
+	_ = there.Close()
+}
+
+type slowEnd struct {
+	net.Conn
+	began, end chan bool
+}
+
+func (s slowEnd) CloseWrite() error {
+	s.began <- true
+	<-s.end
+	return nil
 }

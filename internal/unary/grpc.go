@@ -162,7 +162,7 @@ func (c *call) keep(p []byte) {
 		room := min(in.size, max(2*cap(in.msg), need))
 		if !c.conn.hold(c, int64(room-cap(in.msg))) {
 			in.lost, in.msg = true, nil
-			c.conn.release(c)
+			c.conn.release(c, streamBytes)
 			return
 		}
 		grown := make([]byte, len(in.msg), room)

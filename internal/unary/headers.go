@@ -163,7 +163,11 @@ func (c *conn) continued(id uint32, first []byte) ([]byte, error) {
 		average = 1 << 10
 	)
 	c.blockEnds = until(c.server.limits.Stall)
-	defer func() { c.blockEnds = time.Time{} }()
+	var held call // counts the block among the messages
+	defer func() {
+		c.blockEnds = time.Time{}
+		c.release(&held, 0)
+	}()
 	block := append([]byte(nil), first...)
 	for parts := 0; ; parts++ {
 		f, err := c.framer.ReadFrame()
@@ -176,6 +180,9 @@ func (c *conn) continued(id uint32, first []byte) ([]byte, error) {
 		}
 		if len(block)+len(next.HeaderBlockFragment()) > c.server.limits.HeaderBytes || parts > free+len(block)/average {
 			return nil, c.broken(http2.ErrCodeEnhanceYourCalm, fmt.Sprintf("a header block of more than %d bytes or %d parts", len(block), parts))
+		}
+		if !c.hold(&held, int64(len(next.HeaderBlockFragment()))) {
+			return nil, c.broken(http2.ErrCodeEnhanceYourCalm, "no room for a header block")
 		}
 		block = append(block, next.HeaderBlockFragment()...)
 		if next.HeadersEnded() {

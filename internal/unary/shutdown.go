@@ -103,8 +103,8 @@ func (c *conn) sayLast() {
 	if c.final || c.finished {
 		return
 	}
-	c.final = true
-	c.out = appendGoAway(c.out, c.maxID, http2.ErrCodeNo)
+	c.final, c.named = true, c.maxID
+	c.out = appendGoAway(c.out, c.named, http2.ErrCodeNo)
 	c.drainOver.Stop()
 }
 
@@ -112,6 +112,5 @@ func (c *conn) sayLast() {
 // longer. The caller holds mu.
 func (c *conn) finish() {
 	c.finished = true
-	closeWrite(c.nc)
 	_ = c.nc.SetReadDeadline(time.Now().Add(linger))
 }

@@ -141,11 +141,15 @@ func TestSlowAnswers(t *testing.T) {
 
 // Answers that wait for a window are bounded like messages.
 func TestWaitingAnswersAreBounded(t *testing.T) {
-	p := connect(t, serve(t, func(c *unary.Config) { c.Limits.ConnBytes = 100_000 }), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+	long := func(_ context.Context, dst, _ []byte) ([]byte, unary.Status) {
+		return append(dst, make([]byte, 10_000)...), unary.Status{}
+	}
+	p := connect(t, serve(t, func(c *unary.Config) {
+		c.Limits.ConnBytes, c.Methods = 100_000, map[string]unary.Handler{echo: long}
+	}), http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
 	for i := range uint32(20) {
-		m := message(strings.Repeat("x", 10_000))
 		_ = p.WriteHeaders(http2.HeadersFrameParam{StreamID: 2*i + 1, BlockFragment: p.encode(fields(echo)...), EndHeaders: true})
-		_ = p.WriteData(2*i+1, true, m) // it may be over already
+		_ = p.WriteData(2*i+1, true, message("a")) // it may be over already
 	}
 	if got := p.ends(); got != "ENHANCE_YOUR_CALM" {
 		t.Errorf("got %s, want ENHANCE_YOUR_CALM", got)

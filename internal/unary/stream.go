@@ -38,6 +38,9 @@ func (c *conn) open(id uint32, ended, dependsOnItself bool) *call {
 	r.check()
 	call := &call{conn: c, id: id, window: window, length: r.length}
 	status, httpStatus := call.begin(r)
+	if c.server.beginning != nil {
+		c.server.beginning()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.maxID = id
@@ -48,12 +51,13 @@ func (c *conn) open(id uint32, ended, dependsOnItself bool) *call {
 	case dependsOnItself || r.malformed != "":
 		c.resetLocked(id, http2.ErrCodeProtocol)
 		return nil
-	case len(c.streams)+c.orphans >= c.server.limits.Streams:
+	case len(c.streams)+c.orphans >= c.server.limits.Streams || !c.hold(call, streamBytes):
 		c.resetLocked(id, http2.ErrCodeRefusedStream)
 		return nil
 	}
 	call.sendWindow = c.initialWindow
 	c.streams[id] = call
+	c.asked = c.readAt.Load()
 	if httpStatus != 0 { // there is nothing to wait for
 		call.remoteEnded = ended
 		c.refuse(call, status, httpStatus)
@@ -255,14 +259,13 @@ func (c *conn) remove(call *call, byUs bool) {
 	c.remember(past{call.id, byUs})
 	call.gone = true
 	if call.rest != nil {
-		c.owed -= int64(len(call.rest))
 		c.stalled--
 		call.rest = nil
 	}
 	if call.running {
 		c.orphans++
 	} else {
-		c.release(call)
+		c.release(call, 0)
 	}
 }
 
@@ -271,34 +274,41 @@ func (c *conn) remember(p past) {
 	c.recentNext++
 }
 
-// hold counts bytes of a message that is under way. It returns whether there may be as many.
+// share is how much of what a connection holds does not count among what all hold: whatever other clients do, a few short checks
+// find room.
+const share = 32 << 10
+
+// streamBytes is what a stream takes beside its message: a client makes us hold that with some 20 bytes.
+const streamBytes = 512
+
+func beyondShare(n int64) int64 { return max(0, n-share) }
+
+// hold counts bytes that are kept for a stream. It returns whether there may be as many.
 func (c *conn) hold(call *call, n int64) bool {
-	if c.held.Add(n) > c.server.limits.ConnBytes {
-		c.held.Add(-n)
-		return false
+	now, all := c.held.Add(n), int64(0)
+	if shared := beyondShare(now) - beyondShare(now-n); shared > 0 {
+		all = c.server.held.Add(shared)
 	}
-	long := beyondShort(call.heldBytes+n) - beyondShort(call.heldBytes)
-	if long > 0 && c.server.held.Add(long) > c.server.limits.Bytes {
-		c.held.Add(-n)
-		c.server.held.Add(-long)
+	if now > c.server.limits.ConnBytes || all > c.server.limits.Bytes {
+		c.giveBack(n)
 		return false
 	}
 	call.heldBytes += n
 	return true
 }
 
-// shortMessage is how much of each message does not count among those of all connections: whatever other clients do, a short
-// check finds room.
-const shortMessage = 64 << 10
+// release counts what a call held as gone, but for some bytes.
+func (c *conn) release(call *call, rest int64) {
+	if n := call.heldBytes - rest; n > 0 {
+		c.giveBack(n)
+		call.heldBytes = rest
+	}
+}
 
-func beyondShort(n int64) int64 { return max(0, n-shortMessage) }
-
-// release counts what a call held as gone.
-func (c *conn) release(call *call) {
-	if call.heldBytes != 0 {
-		c.held.Add(-call.heldBytes)
-		c.server.held.Add(-beyondShort(call.heldBytes))
-		call.heldBytes = 0
+func (c *conn) giveBack(n int64) {
+	now := c.held.Add(-n)
+	if shared := beyondShare(now+n) - beyondShare(now); shared > 0 {
+		c.server.held.Add(-shared)
 	}
 }
 

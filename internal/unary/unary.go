@@ -11,7 +11,7 @@
 //   - conn.go reads the frames of a connection; headers.go makes requests of header blocks.
 //   - stream.go holds the states of streams and what comes in on them, write.go what goes out, both with flow control.
 //   - grpc.go is what gRPC adds: messages, statuses, timeouts. call.go is the context of a handler.
-//   - detach.go says who leads; shutdown.go how it all ends.
+//   - crowd.go bounds the connections; detach.go says who leads; shutdown.go how it all ends.
 //
 // It does no streaming, no compression, no metadata, and no HTTP/1.1.
 package unary
@@ -53,10 +53,13 @@ type Limits struct {
 	Streams int
 	// MessageBytes is how long a message may be. Default 16 MiB.
 	MessageBytes int
-	// ConnBytes and Bytes are how many bytes of messages a connection, and all together, may have under way. Bytes is about
-	// what messages have beyond their first 64 KiB. A message that would be beyond is thrown away, and its handler gets none.
-	// ConnBytes also bounds the answers that wait until the client lets us send them: beyond, the connection ends. Default 64
-	// and 256 MiB.
+	// Connections is how many there may be, those included that have not greeted. From nine tenths on, clients that have asked
+	// nothing for a minute are told to go away; beyond, new ones are turned away. Default 10,000.
+	Connections int
+	// ConnBytes and Bytes are how many bytes of messages a connection, and all together, may have under way: requests and their
+	// streams, header blocks in parts, and answers that wait until the client lets us send them. The first 32 KiB of each
+	// connection do not count among Bytes. A message that would be beyond is thrown away, and its handler gets none. A stream
+	// that would be is refused; a header block or an answer ends the connection. Default 64 and 256 MiB.
 	ConnBytes, Bytes int64
 	// HeaderBytes is how long a header block may be. One that is longer ends the connection. Default 256 KiB, far above
 	// what Envoy sends of its own.
@@ -73,6 +76,7 @@ type Limits struct {
 
 func (l Limits) withDefaults() Limits {
 	setDefault(&l.Streams, 10_000)
+	setDefault(&l.Connections, 10_000)
 	setDefault(&l.MessageBytes, 16<<20)
 	setDefault(&l.ConnBytes, 64<<20)
 	setDefault(&l.Bytes, 256<<20)
@@ -97,7 +101,8 @@ type Config struct {
 	// knowledge (section 3.3).
 	TLS    *tls.Config
 	Limits Limits
-	// Logger gets a line at DEBUG for each connection that ends for a fault, and at ERROR for a panic. Default: none.
+	// Logger gets a line at DEBUG for each connection that ends for a fault, at ERROR for a panic, and now and then one at WARN
+	// while connections are too many. Default: none.
 	Logger *slog.Logger
 }
 
@@ -110,19 +115,22 @@ type Server struct {
 	log     *slog.Logger
 
 	made     time.Time
-	held     atomic.Int64 // bytes of messages
+	held     atomic.Int64 // bytes kept for streams
 	detached atomic.Int64 // handlers that run beside the leaders
 	hurry    atomic.Bool  // Close was called
 	crew     crew
-	watchdog watchdog
+	// beginning is for a test: it is called when a stream has been looked at and is not yet on its connection's list.
+	beginning func()
+	watchdog  watchdog
 
 	mu        sync.Mutex
 	listeners map[net.Listener]bool
 	conns     map[*conn]bool
 	draining  bool
 	closed    bool
-	changed   sync.Cond // when conns or handshakes is one less
-	shaking   map[net.Conn]bool
+	changed   sync.Cond                  // when conns or handshakes is one less
+	shaking   map[net.Conn]time.Duration // when they came
+	crowd     crowd
 }
 
 // ErrClosed is what Serve returns after Shutdown or Close.
@@ -132,7 +140,7 @@ var ErrClosed = errors.New("unary: server closed")
 func New(cfg Config) *Server {
 	s := &Server{
 		made: time.Now(), methods: cfg.Methods, known: make(map[string]bool), limits: cfg.Limits.withDefaults(), log: cfg.Logger,
-		listeners: make(map[net.Listener]bool), conns: make(map[*conn]bool), shaking: make(map[net.Conn]bool),
+		listeners: make(map[net.Listener]bool), conns: make(map[*conn]bool), shaking: make(map[net.Conn]time.Duration),
 	}
 	for path := range cfg.Methods {
 		service, _, _ := splitPath(path)
@@ -175,22 +183,21 @@ func (s *Server) Serve(l net.Listener) error {
 		switch {
 		case err == nil:
 			pause = 0
-			go s.welcome(nc)
+			if s.admit(nc) {
+				go s.welcome(nc)
+			} else {
+				_ = nc.Close()
+			}
 		case s.ending():
 			return ErrClosed
-		case isTemporary(err): // such as too many open files
+		case isTemporary(err):
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.log.Warn("a connection could not be accepted", "error", err)
+			s.notAccepted(err)
 			time.Sleep(pause)
 		default:
 			return fmt.Errorf("unary: %w", err)
 		}
 	}
-}
-
-func isTemporary(err error) bool {
-	var t interface{ Temporary() bool }
-	return errors.As(err, &t) && t.Temporary()
 }
 
 func (s *Server) ending() bool {
@@ -201,10 +208,6 @@ func (s *Server) ending() bool {
 
 // welcome does what comes before the first request, within Limits.Handshake, then serves the connection.
 func (s *Server) welcome(nc net.Conn) {
-	if !s.shake(nc) {
-		_ = nc.Close()
-		return
-	}
 	c, err := s.handshake(nc)
 	s.mu.Lock()
 	delete(s.shaking, nc)
@@ -228,26 +231,12 @@ func (s *Server) welcome(nc net.Conn) {
 	s.crew.work(c)
 }
 
-// shake notes a connection, so that Close finds it.
-func (s *Server) shake(nc net.Conn) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.draining || s.closed {
-		return false
-	}
-	s.shaking[nc] = true
-	return true
-}
-
 func (s *Server) handshake(nc net.Conn) (*conn, error) {
-	deadline := time.Now().Add(s.limits.Handshake)
-	if err := nc.SetReadDeadline(deadline); err != nil {
-		return nil, err
-	}
 	raw := nc
+	nc = &timedConn{Conn: nc, most: s.limits.Stall}
 	if s.tls != nil {
 		t := tls.Server(nc, s.tls)
-		ctx, cancel := context.WithDeadline(context.Background(), deadline)
+		ctx, cancel := context.WithTimeout(context.Background(), s.limits.Handshake)
 		defer cancel()
 		if err := t.HandshakeContext(ctx); err != nil {
 			return nil, err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -52,7 +53,7 @@ func (c *conn) answer(call *call, msg []byte, status Status) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	call.running = false
-	c.release(call)
+	c.release(call, 0)
 	switch {
 	case call.gone:
 		c.orphans--
@@ -116,12 +117,11 @@ func (c *conn) respondPlain(call *call, httpStatus int) {
 func (c *conn) queue(call *call, data []byte) {
 	call.rest, call.mark = data, mark{}
 	c.stalled++
-	c.owed += int64(len(data))
 	if c.send(call); call.gone {
 		return
 	}
 	c.arm(until(c.server.limits.Stall / looks))
-	if c.owed > c.server.limits.ConnBytes {
+	if !c.hold(call, streamBytes+int64(len(call.rest))) {
 		c.interrupt(c.broken(http2.ErrCodeEnhanceYourCalm, "too much waits for the client to let us send"))
 	}
 }
@@ -165,7 +165,6 @@ func (c *conn) send(call *call) {
 		call.sent += n
 		call.sendWindow -= n
 		c.sendWindow -= n
-		c.owed -= n
 	}
 	switch {
 	case len(call.rest) == 0:
@@ -213,6 +212,9 @@ func (c *conn) flush(leads bool) error {
 	c.writeAll()
 	if c.final && !c.finished && len(c.streams) == 0 {
 		c.finish()
+		c.mu.Unlock()
+		closeWrite(c.nc) // TLS may wait with its farewell, for a client that does not read
+		c.mu.Lock()
 	}
 	return c.writeErr
 }
@@ -236,11 +238,6 @@ func (c *conn) writeAll() {
 func (c *conn) writeOut() {
 	buf := c.out
 	c.out, c.spare, c.waited = c.spare[:0], nil, false
-	// Setting a deadline costs more than looking at the clock, so one holds for some time.
-	if now, most := time.Now(), c.server.limits.Stall; now.Sub(c.deadline) > most/4 {
-		c.deadline = now
-		_ = c.nc.SetWriteDeadline(now.Add(most + most/4))
-	}
 	err := c.write(buf)
 	if cap(buf) <= maxKeptBuffer {
 		c.spare = buf
@@ -263,6 +260,30 @@ func (c *conn) write(buf []byte) error {
 	_, err := c.nc.Write(buf)
 	returned = true
 	return err //nolint:wrapcheck // nobody looks at it
+}
+
+// A timedConn lets each write take some time. It is below TLS, which also writes when it reads, to answer a KeyUpdate for one
+// (RFC 8446 section 4.6.3): one write after its deadline, and no other succeeds.
+type timedConn struct {
+	net.Conn
+	most time.Duration
+	set  time.Time // when the deadline was set
+}
+
+func (t *timedConn) Write(p []byte) (int, error) {
+	// Setting a deadline costs more than looking at the clock, so one holds for some time.
+	if now := time.Now(); now.Sub(t.set) > t.most/4 {
+		t.set = now
+		_ = t.SetWriteDeadline(now.Add(t.most + t.most/4))
+	}
+	return t.Conn.Write(p) //nolint:wrapcheck // nothing is added
+}
+
+func (t *timedConn) CloseWrite() error {
+	if half, ok := t.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite() //nolint:wrapcheck // nobody looks at it
+	}
+	return nil
 }
 
 var errPanic = errors.New("panic while writing")
