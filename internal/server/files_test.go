@@ -12,7 +12,7 @@ func TestConnections(t *testing.T) {
 		want   int
 	}{
 		"a large machine":            {math.MaxInt64, math.MaxUint64, 10_000},
-		"the deployment of deploy":   {230 << 20, 1 << 20, 2944},
+		"the deployment of deploy":   {230 << 20, 1 << 20, 1635},
 		"the files of a login shell": {math.MaxInt64, 1024, 768},
 		"next to nothing":            {1, 1, 1},
 	} {
