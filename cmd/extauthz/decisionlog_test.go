@@ -90,12 +90,10 @@ func newLoaded(t *testing.T, section string, out output) *loaded {
 	var running sync.WaitGroup
 	for _, keys := range p.pools.remote {
 		running.Go(func() { _ = keys.Run(ctx) })
+		<-keys.Ready()
 	}
 	running.Go(func() { _ = p.engine.Run(ctx) })
 	t.Cleanup(func() { cancel(); running.Wait(); _ = tel.Close(context.Background()) })
-	if !p.pools.await(ctx, 10*time.Second, nil) {
-		t.Fatal("no keys")
-	}
 	b, err := newBundles(ctx, cfg, p.engine, log)
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -43,7 +44,6 @@ type live struct {
 	files   *reload.Watcher // of the configuration itself, and of certificates
 
 	now        atomic.Pointer[generation]
-	replaced   chan struct{}   // closed when the first generation has been: there are keys then
 	background context.Context //nolint:containedctx // what keeps all generations fresh runs under it, from start on
 	running    sync.WaitGroup
 	fetching   map[*validator.RemoteKeys]context.CancelFunc // of one goroutine at a time: that which starts, then that which reloads
@@ -65,9 +65,7 @@ func (l *live) MaskLog(ctx context.Context, by policy.Policy, event map[string]a
 func (l *live) start(background context.Context) {
 	l.background = background
 	l.keepFresh(l.now.Load())
-	if err := l.watch(); err != nil {
-		l.log.Warn("changes of the configuration are not seen", "path", l.path, "error", err)
-	}
+	l.watch()
 	l.running.Go(func() { _ = l.files.Run(background) }) // ends with background, without an error
 	l.running.Go(func() { followHeap(background) })
 }
@@ -112,12 +110,37 @@ func (l *live) retire(g, other *generation) {
 }
 
 // watch has the configuration read again when it changes.
-func (l *live) watch() error {
+func (l *live) watch() {
 	if info, err := os.Stat(l.path); err == nil && !info.Mode().IsRegular() {
 		l.log.Info("the configuration is no regular file: changes take effect at a restart", "path", l.path)
-		return nil
+		return
 	}
-	return l.files.Add(reload.File{Name: "config", Path: l.path, Use: l.reload})
+	// It may have changed since it was read. That is a change as any other, which must not hold up the start.
+	text, err := reload.Read(l.path)
+	if cfg, wrong := config.Parse(l.path, text, os.Environ()); err != nil || wrong != nil || cfg.Revision() != l.now.Load().cfg.Revision() {
+		text = nil
+	}
+	l.files.Watch(reload.File{Name: "config", Path: l.path, Use: l.reload}, text)
+}
+
+// awaitKeys returns true when every pool of what decides has keys, or when startup.keysTimeout has passed and one has; false if
+// ctx ends before. What decides may become another one meanwhile, whose keys come from elsewhere.
+func (l *live) awaitKeys(ctx context.Context) bool {
+	began := time.Now()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		g := l.now.Load()
+		have, all := g.pools.ready()
+		if have == all || have > 0 && time.Since(began) >= g.cfg.Startup.KeysTimeout {
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // reload puts what a configuration says in place of what decides, all of it or nothing.
@@ -131,28 +154,27 @@ func (l *live) reload(text []byte) error {
 		return nil // it says the same
 	}
 	if sections := fixed(before.cfg, cfg); len(sections) > 0 {
-		return fmt.Errorf("%s: found other settings in %s, which take effect at a restart: nothing of the file is in use before", l.path, strings.Join(sections, ", "))
+		return fmt.Errorf("%s: found other settings in %s, which take effect at a restart: nothing of the file is used until then", l.path, strings.Join(sections, ", "))
 	}
+	// From here on an error can be about something else than this text, and go away while this stays as it is.
 	p, err := newParts(l.background, l.path, cfg, l.log, before.pools)
+	if err == nil {
+		err = p.pools.files.Settle(l.background)
+	}
 	if err != nil {
-		return err
+		return reload.Later(err)
 	}
 	after := l.generation(cfg, p)
 	l.keepFresh(after)
-	err = after.pools.awaitKeys(l.background, cfg.Startup.KeysTimeout, before.pools)
+	err = l.awaitNewKeys(after, before, text)
 	if err == nil {
 		err = l.bundles.moveTo(l.background, after.engine, func() { l.now.Store(after) })
 	}
 	if err != nil {
 		l.retire(after, before)
-		return fmt.Errorf("%s: %w", l.path, err)
+		return reload.Later(fmt.Errorf("%s: %w", l.path, err))
 	}
 	l.retire(before, after)
-	select {
-	case <-l.replaced:
-	default:
-		close(l.replaced)
-	}
 	l.log.Info("configuration in use", "config_revision", cfg.Revision(), "policy_revision", after.engine.Revision(), "before", before.cfg.Revision())
 	warn(l.log, cfg)
 	return nil
@@ -183,19 +205,26 @@ func fixed(before, after *config.Config) []string {
 	return differ
 }
 
-// awaitKeys waits until there are keys from all sources that those of before do not have: one that is away already holds up nothing.
-// An error says where there are none.
-func (p *pools) awaitKeys(ctx context.Context, timeout time.Duration, before *pools) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+// awaitNewKeys waits until all pools of after have had keys, but for those whose keys before has as well, or has not either. An
+// error says which have not. It does not go on when the text of the configuration is another by now, which may mend that.
+func (l *live) awaitNewKeys(after, before *generation, text []byte) error {
+	timeout := after.cfg.Startup.KeysTimeout
+	ctx, cancel := context.WithTimeout(l.background, timeout)
 	defer cancel()
-	for name, keys := range p.remote {
-		if before.remote[name] == keys {
-			continue
-		}
-		select {
-		case <-keys.Ready():
-		case <-ctx.Done():
-			return reload.Later(fmt.Errorf("pools.%s: no keys within %v: %w", name, timeout, cmp.Or(keys.Status().LastError, ctx.Err())))
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for name, keys := range after.pools.remote {
+		for ready := before.pools.remote[name] == keys; !ready; {
+			select {
+			case <-keys.Ready():
+				ready = true
+			case <-tick.C:
+				if now, err := reload.Read(l.path); err == nil && !bytes.Equal(now, text) {
+					return fmt.Errorf("pools.%s: no keys yet, and the file has changed", name)
+				}
+			case <-ctx.Done():
+				return fmt.Errorf("pools.%s: no keys within %v: %w", name, timeout, cmp.Or(keys.Status().LastError, ctx.Err()))
+			}
 		}
 	}
 	return nil

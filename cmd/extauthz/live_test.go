@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -22,10 +23,14 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/cognito-extauthz/extauthz/internal/authz"
 	"github.com/cognito-extauthz/extauthz/internal/cognitotest"
 	"github.com/cognito-extauthz/extauthz/internal/config"
 	"github.com/cognito-extauthz/extauthz/internal/lab"
+	"github.com/cognito-extauthz/extauthz/internal/reload"
+	"github.com/cognito-extauthz/extauthz/internal/telemetry"
 	"github.com/cognito-extauthz/extauthz/pkg/policy"
+	"github.com/cognito-extauthz/extauthz/pkg/validator"
 )
 
 // A served is the program at work, with a configuration that a test changes.
@@ -56,7 +61,15 @@ func (b *lockedBuffer) String() string {
 const servedRoutes = "routes: [{path: /orders, methods: [GET], scopes: {any: [orders/read]}}]\n"
 
 // serveConfig starts the program with servedRoutes and what else a test asks for.
-func serveConfig(t *testing.T, more string, edits ...func(config string) string) *served {
+func serveConfig(t *testing.T, more string) *served {
+	t.Helper()
+	s := newServed(t)
+	s.start(t, s.config(servedRoutes+more))
+	return s
+}
+
+// newServed returns one that is not started.
+func newServed(t *testing.T) *served {
 	t.Helper()
 	cognito, err := cognitotest.Start(cognitotest.Config{Pools: []cognitotest.PoolConfig{cognitotest.DemoPool()}})
 	if err != nil {
@@ -68,14 +81,14 @@ func serveConfig(t *testing.T, more string, edits ...func(config string) string)
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	s := &served{
+	return &served{
 		Pool: cognito.Pools()[0], file: filepath.Join(dir, "extauthz.yaml"), socket: filepath.Join(dir, "grpc.sock"),
 		admin: lab.Loopback(ports[0]), log: new(lockedBuffer),
 	}
-	text := s.config(servedRoutes + more)
-	for _, edit := range edits {
-		text = edit(text)
-	}
+}
+
+func (s *served) start(t *testing.T, text string) {
+	t.Helper()
 	s.write(t, text)
 	ctx, cancel := context.WithCancel(t.Context())
 	cmd := command()
@@ -95,7 +108,11 @@ func serveConfig(t *testing.T, more string, edits ...func(config string) string)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	s.client = authv3.NewAuthorizationClient(conn)
-	return s
+}
+
+// noKeys is a configuration whose pool's keys never come.
+func (s *served) noKeys(config, more string) string {
+	return strings.Replace(config, "clients: [batch]}", "clients: [batch], jwksUrl: \"http://127.0.0.1:1/\""+more+"}", 1)
 }
 
 // config is the start of all configurations, with what follows.
@@ -247,7 +264,7 @@ func TestConfigThatCannotBeUsed(t *testing.T) {
 		},
 		"a denylist that is none": {s.config(free + "denylist: {file: nowhere.yaml}\n"), "denylist.file"},
 		"keys that do not come": {
-			strings.Replace(s.config(free+"startup: {keysTimeout: 200ms}\n"), "clients: [batch]}", "clients: [batch], jwksUrl: \"http://127.0.0.1:1/\"}", 1),
+			s.noKeys(s.config(free+"startup: {keysTimeout: 200ms}\n"), ""),
 			"pools.main: no keys within 200ms",
 		},
 	} {
@@ -298,29 +315,205 @@ func TestConfigWaitsForKeys(t *testing.T) {
 	}
 }
 
-// Who mends a configuration whose keys never came need not restart: it is ready then.
-func TestMendedConfigIsReady(t *testing.T) {
-	s := serveConfig(t, "startup: {keysTimeout: 100ms}\n", func(config string) string {
-		return strings.Replace(config, "clients: [batch]}", "clients: [batch], jwksUrl: \"http://127.0.0.1:1/\"}", 1)
-	})
+// A configuration that cannot be used for what another file says is used when that is mended, though it stays as it is itself.
+func TestConfigWaitsForOtherFiles(t *testing.T) {
+	s := serveConfig(t, "")
+	batch := s.Token(cognitotest.DemoClientID)
+	s.becomes(t, "/orders", batch, "allowed")
+	s.write(t, s.config(servedRoutes+"policy: {dir: policies}\n"))
+	s.logs(t, "policy.dir: found")
+	dir := filepath.Join(filepath.Dir(s.file), "policies")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "p.rego"), []byte("package extauthz\ndecision := false\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	s.becomes(t, "/orders", batch, "policy_denied")
+}
+
+// A pipe in the place of a file that a configuration names holds up neither the next configuration nor the end.
+func TestConfigThatNamesAPipe(t *testing.T) {
+	s := serveConfig(t, "")
+	batch := s.Token(cognitotest.DemoClientID)
+	s.becomes(t, "/orders", batch, "allowed")
+	for _, key := range []string{"caFile", "seedFile"} {
+		if err := syscall.Mkfifo(filepath.Join(filepath.Dir(s.file), key), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.write(t, strings.Replace(s.config(servedRoutes), "clients: [batch]}", "clients: [batch], jwks: {"+key+": "+key+"}}", 1))
+		s.logs(t, key+" is no regular file")
+	}
+	s.write(t, s.config("routes: [{path: /more, methods: [GET], anyClient: true}]\n"))
+	s.becomes(t, "/more", batch, "allowed")
+}
+
+// A configuration that is mended is used at once, and not after the time for keys that it asks for no more.
+func TestConfigIsMendedWhileKeysDoNotCome(t *testing.T) {
+	s := serveConfig(t, "")
+	batch := s.Token(cognitotest.DemoClientID)
+	s.becomes(t, "/orders", batch, "allowed")
+	s.write(t, s.noKeys(s.config(servedRoutes+"startup: {keysTimeout: 10m}\n"), ""))
 	s.logs(t, "jwks fetch failed")
-	s.becomes(t, "/orders", s.Token(cognitotest.DemoClientID), "keys_unavailable")
+	s.write(t, s.config("routes: [{path: /more, methods: [GET], anyClient: true}]\n"))
+	s.becomes(t, "/more", batch, "allowed")
+}
+
+// Keys that never came, and would come from where they came from, hold up no other change.
+func TestConfigWhileAnotherPoolHasNoKeys(t *testing.T) {
+	s := newServed(t)
+	more := "startup: {keysTimeout: 100ms}\n"
+	two := func(routes string) string {
+		text := s.noKeys(s.config(routes+more), "}, lost: {issuer: \"https://issuer.example.com\", anyClient: true, jwksUrl: \"http://127.0.0.1:1/\"")
+		return strings.Replace(text, ", jwksUrl: \"http://127.0.0.1:1/\"", "", 1)
+	}
+	s.start(t, two("routes: [{path: /orders, methods: [GET], anyClient: true, pools: [main]}]\n"))
+	batch := s.Token(cognitotest.DemoClientID)
+	s.becomes(t, "/orders", batch, "allowed")
+	s.write(t, two("routes: [{path: /more, methods: [GET], anyClient: true, pools: [main]}]\n"))
+	s.becomes(t, "/more", batch, "allowed")
+}
+
+// What began without keys is ready when another configuration brings some.
+func TestReadyByAnotherConfiguration(t *testing.T) {
+	s := newServed(t)
+	s.start(t, s.noKeys(s.config(servedRoutes), ""))
+	s.logs(t, "jwks fetch failed")
 	if strings.Contains(s.log.String(), `"msg":"ready"`) {
-		t.Error("ready without a key")
+		t.Errorf("ready without keys; the log:\n%s", s.log)
 	}
 	s.write(t, s.config(servedRoutes))
 	s.becomes(t, "/orders", s.Token(cognitotest.DemoClientID), "allowed")
 	s.logs(t, `"msg":"ready"`)
 }
 
-// A pool whose key server was away before the change holds up nobody.
-func TestConfigOfAPoolWithoutKeys(t *testing.T) {
-	dark := strings.NewReplacer("pools: {main", "pools: {dark: {issuer: \"http://127.0.0.1:1/dark\", anyClient: true}, main", "scopes:", "pools: [main], scopes:").Replace
-	s := serveConfig(t, "startup: {keysTimeout: 100ms}\n", dark)
-	good := s.Token(cognitotest.DemoClientID)
-	s.becomes(t, "/orders", good, "allowed")
-	s.write(t, dark(s.config(strings.Replace(servedRoutes, "/orders", "/invoices", 1)+"startup: {keysTimeout: 100ms}\n")))
-	s.becomes(t, "/invoices", good, "allowed")
+// newLive returns a live that decides by a configuration, with the keys of its pool in a file, and logs to a function.
+func newLive(t *testing.T, rest string, logged func(line string)) *live {
+	t.Helper()
+	s := newServed(t)
+	dir := filepath.Dir(s.file)
+	text := s.config(servedRoutes)
+	text = strings.Replace(text, "clients: [batch]}", "clients: [batch], jwksFile: keys.json}", 1) + rest
+	if err := os.WriteFile(filepath.Join(dir, "keys.json"), s.JWKS(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.write(t, text)
+	cfg, err := load(s.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(writerFunc(logged), nil))
+	p, err := newParts(t.Context(), s.file, cfg, log, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tel, err := telemetry.New(t.Context(), telemetry.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tel.Close(context.Background()) })
+	l := &live{
+		path: s.file, log: log, tel: tel, bundles: &bundles{engine: p.engine}, files: reload.New(log),
+		fetching: make(map[*validator.RemoteKeys]context.CancelFunc),
+	}
+	if l.metrics, err = authz.NewMetrics(tel.Meter); err != nil {
+		t.Fatal(err)
+	}
+	l.now.Store(l.generation(cfg, p))
+	return l
+}
+
+type writerFunc func(string)
+
+func (f writerFunc) Write(p []byte) (int, error) {
+	f(string(p))
+	return len(p), nil
+}
+
+// begin starts it, until the test ends.
+func (l *live) begin(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(func() { cancel(); l.running.Wait() })
+	l.start(ctx)
+}
+
+// A denylist that is being written when the configuration changes is not used half written: its second half may refuse more.
+func TestConfigWhileADenylistIsWritten(t *testing.T) {
+	denylist := filepath.Join(t.TempDir(), "denylist.yaml")
+	const half = "revocations:\n- {pool: main, clientId: nobody}\n" // a client that is warned of
+	put := func(text string) {
+		if err := os.WriteFile(denylist, []byte(text), 0o600); err != nil {
+			t.Error(err)
+		}
+	}
+	put(half)
+	l := newLive(t, "", func(line string) {
+		if strings.Contains(line, "denylist has a client") {
+			put(half + "- {client: batch}\n")
+		}
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(func() { cancel(); l.running.Wait() })
+	l.background = ctx
+	l.keepFresh(l.now.Load())
+	text, err := reload.Read(l.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.reload(append(text, "denylist: {file: "+denylist+"}\n"...)); err != nil {
+		t.Fatal(err)
+	}
+	want := []byte(half + "- {client: batch}\n")
+	for _, f := range l.now.Load().pools.files.Status() {
+		if sum := fmt.Sprintf("sha256:%.6x", sha256.Sum256(want)); f.Name == "denylist.file" && f.Revision != sum {
+			t.Errorf("the denylist in use is %s, want %s, which is all of it", f.Revision, sum)
+		}
+	}
+}
+
+// A file that has changed since it was read at the start holds up nothing, and is read again when it is mended.
+func TestConfigChangesDuringTheStart(t *testing.T) {
+	for name, changed := range map[string]string{
+		"broken":         "nonsense\n",
+		"nothing":        "",
+		"without a file": "-",
+	} {
+		t.Run(name, func(t *testing.T) {
+			log := new(lockedBuffer)
+			l := newLive(t, "", func(line string) { _, _ = log.Write([]byte(line)) })
+			text, err := os.ReadFile(l.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err = os.WriteFile(l.path, []byte(changed), 0o600); changed == "-" {
+				err = os.Remove(l.path)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			l.begin(t)
+			within(t, func() error {
+				if s := l.files.Status(); len(s) != 1 || s[0].Err == nil {
+					return fmt.Errorf("the files are %+v, want one with an error; the log:\n%s", s, log)
+				}
+				return nil
+			})
+			before := l.now.Load()
+			if err := os.WriteFile(l.path, append(text, "realm: other\n"...), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			within(t, func() error {
+				if l.now.Load() == before {
+					return fmt.Errorf("the configuration that is mended is not in use; the log:\n%s", log)
+				}
+				return nil
+			})
+		})
+	}
 }
 
 // No check is lost or goes wrong while configurations come and go. A signal has them looked at.

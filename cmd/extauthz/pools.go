@@ -1,14 +1,11 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
-	"os"
 	"slices"
-	"time"
 
 	"github.com/cognito-extauthz/extauthz/internal/authz"
 	"github.com/cognito-extauthz/extauthz/internal/config"
@@ -190,7 +187,7 @@ func seedKeys(cfg *config.Config, from keySource, log *slog.Logger) (validator.S
 	if from.jwks.SeedFile == "" {
 		return nil, nil
 	}
-	text, err := os.ReadFile(cfg.Path(from.jwks.SeedFile))
+	text, err := reload.Read(cfg.Path(from.jwks.SeedFile))
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +211,7 @@ func loadRoots(file string) (roots *x509.CertPool, text string, err error) {
 	if file == "" {
 		return nil, "", nil
 	}
-	pem, err := os.ReadFile(file)
+	pem, err := reload.Read(file)
 	if err != nil {
 		return nil, "", err
 	}
@@ -225,35 +222,17 @@ func loadRoots(file string) (roots *x509.CertPool, text string, err error) {
 	return roots, string(pem), nil
 }
 
-// await returns true when every pool has keys, or when timeout has passed and one has, or when others have taken their place; false
-// if ctx ends before.
-func (p *pools) await(ctx context.Context, timeout time.Duration, replaced <-chan struct{}) bool {
-	ready := make(chan struct{}, len(p.remote))
+// ready returns how many of all pools have keys.
+func (p *pools) ready() (have, all int) {
+	have = p.keyed
 	for _, keys := range p.remote {
-		go func() {
-			select {
-			case <-keys.Ready():
-				ready <- struct{}{}
-			case <-ctx.Done():
-			}
-		}()
-	}
-	late := time.NewTimer(timeout)
-	defer late.Stop()
-	passed := false
-	for have := p.keyed; have < p.keyed+len(p.remote) && (!passed || have == 0); {
 		select {
-		case <-ready:
+		case <-keys.Ready():
 			have++
-		case <-replaced:
-			return true
-		case <-late.C:
-			passed = true
-		case <-ctx.Done():
-			return false
+		default:
 		}
 	}
-	return true
+	return have, p.keyed + len(p.remote)
 }
 
 // accepts reports whether a pool, or any pool if the name is empty, accepts a client.

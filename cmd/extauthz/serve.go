@@ -70,7 +70,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logge
 		return err
 	}
 	defer closeTelemetry(tel, log)
-	l := &live{path: path, log: log, tel: tel, files: reload.New(log), replaced: make(chan struct{}), fetching: make(map[*validator.RemoteKeys]context.CancelFunc)}
+	l := &live{path: path, log: log, tel: tel, files: reload.New(log), fetching: make(map[*validator.RemoteKeys]context.CancelFunc)}
 	first, err := newParts(ctx, path, cfg, log, nil)
 	if err != nil {
 		return err
@@ -135,7 +135,7 @@ func serve(ctx context.Context, path string, cfg *config.Config, log *slog.Logge
 		}
 	})
 	go func() {
-		if first.pools.await(ctx, cfg.Startup.KeysTimeout, l.replaced) && l.bundles.await(ctx, cfg) {
+		if l.awaitKeys(ctx) && l.bundles.await(ctx, cfg) {
 			srv.Ready()
 			log.Info("ready")
 		}

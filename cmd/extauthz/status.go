@@ -44,7 +44,7 @@ type fileStatus struct {
 	Name     string    `json:"name"`
 	Path     string    `json:"path"`
 	Revision string    `json:"revision"`
-	LoadedAt time.Time `json:"loaded_at"`
+	LoadedAt time.Time `json:"loaded_at,omitzero"`
 	Loads    uint64    `json:"loads"`
 	Failures uint64    `json:"failures"`
 	Error    string    `json:"error,omitempty"`

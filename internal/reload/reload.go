@@ -4,6 +4,7 @@ package reload
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -63,7 +64,7 @@ type File struct {
 
 func (f File) read() ([]byte, error) {
 	if f.Fingerprint == nil {
-		return read(f.Path)
+		return Read(f.Path)
 	}
 	text, err := f.Fingerprint()
 	return []byte(text), err
@@ -84,7 +85,7 @@ func Together(paths ...string) func() (string, error) {
 			if path == "" {
 				continue
 			}
-			text, err := read(path)
+			text, err := Read(path)
 			if err != nil {
 				return "", err
 			}
@@ -142,11 +143,36 @@ func (w *Watcher) Add(f File) error {
 	if err := f.Use(text); err != nil {
 		return err
 	}
+	w.Watch(f, text)
+	return nil
+}
+
+// Watch is Add for a file of which inUse is in use already. Nil is nothing: Run reads it.
+func (w *Watcher) Watch(f File, inUse []byte) {
+	s := &state{File: f, last: inUse, status: Status{Name: f.Name, Path: f.Path}}
+	if inUse != nil {
+		s.status.loaded(f.revision(inUse))
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := &state{File: f, last: text, status: Status{Name: f.Name, Path: f.Path}}
-	s.status.loaded(f.revision(text))
 	w.files = append(w.files, s)
+}
+
+// Settle waits until the files have stayed the same for as long as it takes to believe them: Add takes them as they are, in the
+// middle of being written perhaps. An error is about one that cannot be used as it is now. It is for between Add and Run.
+func (w *Watcher) Settle(ctx context.Context) error {
+	for soon := len(w.Status()) > 0; soon; soon = w.look(ctx, false) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(settle):
+		}
+	}
+	for _, s := range w.Status() {
+		if s.Err != nil {
+			return fmt.Errorf("%s: %w", s.Name, s.Err)
+		}
+	}
 	return nil
 }
 
@@ -160,12 +186,13 @@ func (s *Status) loaded(revision string) {
 func (w *Watcher) Run(ctx context.Context) error {
 	signs, follow, end := w.signs()
 	defer end()
-	for {
+	for asked := false; ; {
 		follow()
 		wait := poll
-		if w.look() {
+		if w.look(ctx, asked) {
 			wait = settle
 		}
+		asked = false
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
@@ -177,6 +204,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 				return nil
 			}
 		case <-w.asked:
+			asked = true
 			timer.Stop()
 		case <-timer.C:
 		}
@@ -198,8 +226,9 @@ func quiet(ctx context.Context, signs <-chan fsnotify.Event) bool {
 	}
 }
 
-// look reads all files and reports whether one has to be read again soon.
-func (w *Watcher) look() (soon bool) {
+// look reads all files and reports whether one has to be read again soon. If it was asked for, nothing that can be tried again
+// waits for its time.
+func (w *Watcher) look(ctx context.Context, asked bool) (soon bool) {
 	w.mu.Lock()
 	files := slices.Clone(w.files)
 	w.mu.Unlock()
@@ -209,10 +238,10 @@ func (w *Watcher) look() (soon bool) {
 		case err != nil:
 			s.settled()
 			w.note(s, err)
-		case bytes.Equal(text, s.last):
+		case s.last != nil && bytes.Equal(text, s.last):
 			s.settled()
-			if isLater(s.lastErr) && time.Since(s.tried) >= poll {
-				w.use(s)
+			if isLater(s.lastErr) && (asked || time.Since(s.tried) >= poll) {
+				w.use(ctx, s)
 			}
 			w.note(s, s.lastErr)
 		case s.since.IsZero() || !bytes.Equal(text, s.candidate):
@@ -222,7 +251,7 @@ func (w *Watcher) look() (soon bool) {
 		default:
 			s.settled()
 			s.last = text
-			w.use(s)
+			w.use(ctx, s)
 		}
 	}
 	return soon
@@ -230,9 +259,18 @@ func (w *Watcher) look() (soon bool) {
 
 func (s *state) settled() { s.candidate, s.since = nil, time.Time{} }
 
-func (w *Watcher) use(s *state) {
-	s.lastErr = s.Use(s.last)
+// errNotYet is what is wrong with a file while something is made of it, which can take as long as a server takes to answer.
+var errNotYet = errors.New("read, and not in use yet")
+
+func (w *Watcher) use(ctx context.Context, s *state) {
+	w.mu.Lock()
+	s.status.Err = cmp.Or(s.status.Err, errNotYet)
+	w.mu.Unlock()
+	s.lastErr = s.use()
 	s.tried = time.Now()
+	if ctx.Err() != nil {
+		return // an error is about that
+	}
 	if s.lastErr == nil {
 		revision := s.revision(s.last)
 		w.mu.Lock()
@@ -243,18 +281,32 @@ func (w *Watcher) use(s *state) {
 	w.note(s, s.lastErr)
 }
 
+// use is Use of what was last read. A panic is an error, as it would end the process, which has something good to go on with.
+func (s *state) use() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return s.Use(s.last)
+}
+
 // note takes down what is wrong with a file as it is now, and logs it once.
 func (w *Watcher) note(s *state, err error) {
 	w.mu.Lock()
 	before := s.status.Err
 	s.status.Err = err
 	isNew := err != nil && (before == nil || before.Error() != err.Error())
+	revision := s.status.Revision
 	if isNew {
 		s.status.Failures++
 	}
 	w.mu.Unlock()
 	if isNew {
-		w.log.Error("file not loaded, the last good one stays in use", "file", s.Name, "path", s.Path, "error", err, "revision", s.status.Revision)
+		w.log.Error("file not loaded, the last good one stays in use", "file", s.Name, "path", s.Path, "error", err, "revision", revision)
+	}
+	if err == nil && before != nil {
+		w.log.Info("file is again what is in use", "file", s.Name, "path", s.Path, "revision", revision)
 	}
 }
 
@@ -332,7 +384,8 @@ func below(dir string) []string {
 	return found
 }
 
-func read(path string) ([]byte, error) {
+// Read reads a regular file of at most MaxFileBytes. It waits for nobody.
+func Read(path string) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is no regular file", path) // to open a pipe would be to wait for somebody who writes
 	}

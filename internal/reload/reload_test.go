@@ -3,6 +3,7 @@ package reload_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -75,6 +77,9 @@ func watch(t *testing.T, file reload.File) *fixture {
 	file.Use = func(text []byte) error {
 		if bytes.HasPrefix(text, []byte("bad")) {
 			return errors.New("bad content: " + string(text))
+		}
+		if string(text) == "panic" {
+			panic("boom")
 		}
 		f.used <- string(text)
 		return nil
@@ -191,7 +196,7 @@ func TestBadContentChangesNothing(t *testing.T) {
 	if n := strings.Count(f.log.String(), "not loaded"); n != 1 {
 		t.Errorf("%d lines about it, want 1:\n%s", n, f.log)
 	}
-	f.wantLog(t, "file loaded again")
+	f.wantLog(t, fmt.Sprintf("revision=sha256:%.6x", sha256.Sum256([]byte("two"))))
 	if s := f.watch.Status()[0]; s.Err != nil || s.Revision == good.Revision || s.Loads < 3 || !s.LoadedAt.After(good.LoadedAt) {
 		t.Errorf("status is %+v, want it mended", s)
 	}
@@ -236,6 +241,13 @@ func TestMissingFileChangesNothing(t *testing.T) {
 	f.wantLog(t, "no such file")
 	if s := f.watch.Status()[0]; !errors.Is(s.Err, fs.ErrNotExist) || s.Loads != 1 {
 		t.Errorf("status is %+v, want the file missing", s)
+	}
+	if err := os.Rename(f.path+".away", f.path); err != nil {
+		t.Fatal(err)
+	}
+	f.wantLog(t, "file is again what is in use")
+	if s := f.watch.Status()[0]; s.Err != nil || s.Loads != 1 {
+		t.Errorf("status is %+v, want it mended, and no other load", s)
 	}
 	write(t, f.path, "two")
 	f.want(t, "two")
@@ -390,10 +402,99 @@ func TestStatusDoesNotWait(t *testing.T) {
 	wg.Go(func() { _ = w.Run(ctx) })
 	write(t, path, "two")
 	<-begun
-	if s := w.Status()[0]; s.Loads != 1 {
-		t.Errorf("status is %+v, want the first content", s)
+	if s := w.Status()[0]; s.Loads != 1 || s.Err == nil || s.Failures != 0 {
+		t.Errorf("status is %+v, want the first content, and that there is another", s)
 	}
 	close(end)
 	cancel()
 	wg.Wait()
+}
+
+// What Add takes may be in the middle of being written. Settle waits for the rest.
+func TestSettle(t *testing.T) {
+	for text, want := range map[string]string{"one": "", "two": "", "bad": "file: bad content"} {
+		path := inFolder(t)
+		w := reload.New(slog.New(slog.DiscardHandler))
+		if err := w.Settle(t.Context()); err != nil {
+			t.Errorf("without files: %v", err)
+		}
+		var used string
+		err := w.Add(reload.File{Name: "file", Path: path, Use: func(text []byte) error {
+			if string(text) == "bad" {
+				return errors.New("bad content")
+			}
+			used = string(text)
+			return nil
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, path, text)
+		switch err := w.Settle(t.Context()); {
+		case want == "" && (err != nil || used != text):
+			t.Errorf("%s: %q is used, with error %v", text, used, err)
+		case want != "" && (err == nil || err.Error() != want || used != "one"):
+			t.Errorf("%s: %q is used, with error %v, want %q", text, used, err, want)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := w.Settle(ended); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: after the end: error %v", text, err)
+		}
+	}
+}
+
+// A panic of who uses a file ends nothing, and is said.
+func TestPanicOfUse(t *testing.T) {
+	f := start(t, inFolder(t))
+	write(t, f.path, "panic")
+	f.wantLog(t, "panic: boom")
+	write(t, f.path, "two")
+	f.want(t, "two")
+}
+
+// Who asks does not wait until what failed is due to be tried again.
+func TestLookTriesAgain(t *testing.T) {
+	path := inFolder(t)
+	tries := 0
+	f := &fixture{path: path, used: make(chan string, 1), log: &logBuffer{line: make(chan struct{}, 1)}}
+	f.watch = reload.New(slog.New(slog.NewTextHandler(f.log, nil)))
+	f.watch.Watch(reload.File{Name: "config", Path: path, Use: func(text []byte) error {
+		if tries++; tries < 6 {
+			return reload.Later(fmt.Errorf("try %d", tries))
+		}
+		f.used <- string(text)
+		return nil
+	}}, nil)
+	if s := f.watch.Status()[0]; s.Loads != 0 || s.Revision != "" {
+		t.Errorf("status is %+v, want nothing in use", s)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = f.watch.Run(ctx) })
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	began := time.Now()
+	for try := 1; try < 6; try++ {
+		f.wantLog(t, fmt.Sprintf("try %d", try))
+		f.watch.Look()
+	}
+	f.want(t, "one")
+	if took := time.Since(began); took > 15*time.Second { // five polls take 25
+		t.Errorf("it took %v", took)
+	}
+}
+
+// What is broken off at the end is no mistake of the file.
+func TestEndInTheMiddleOfUse(t *testing.T) {
+	path := inFolder(t)
+	log := &logBuffer{line: make(chan struct{}, 1)}
+	w := reload.New(slog.New(slog.NewTextHandler(log, nil)))
+	ctx, cancel := context.WithCancel(t.Context())
+	w.Watch(reload.File{Name: "config", Path: path, Use: func([]byte) error {
+		cancel()
+		return ctx.Err()
+	}}, nil)
+	if err := w.Run(ctx); err != nil || log.String() != "" {
+		t.Errorf("error %v and log %q, want neither", err, log)
+	}
 }
