@@ -24,6 +24,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/cognito-extauthz/extauthz/internal/authz"
+	"github.com/cognito-extauthz/extauthz/internal/certtest"
 	"github.com/cognito-extauthz/extauthz/internal/cognitotest"
 	"github.com/cognito-extauthz/extauthz/internal/config"
 	"github.com/cognito-extauthz/extauthz/internal/lab"
@@ -555,7 +556,9 @@ func TestChecksDuringReloads(t *testing.T) {
 
 // A certificate that is renewed is shown to who connects next; one that is no good is not.
 func TestCertificateReload(t *testing.T) {
-	cert, key := writeCertificate(t)
+	ca := certtest.New(t)
+	ca.Issue(t, "tls")
+	cert, key := ca.Cert("tls"), ca.Key("tls")
 	s := serveConfig(t, "")
 	address := freeAddress(t)
 	tlsConfig := filepath.Join(filepath.Dir(s.file), "tls.yaml")
@@ -582,23 +585,20 @@ func TestCertificateReload(t *testing.T) {
 		defer func() { _ = conn.Close() }()
 		return conn.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
 	}
-	awaitShown := func(file string) {
+	awaitShown := func(want tls.Certificate) {
 		t.Helper()
-		want, err := tls.LoadX509KeyPair(file, strings.Replace(file, ".crt", ".key", 1))
-		if err != nil {
-			t.Fatal(err)
-		}
 		within(t, func() error {
 			got, err := shown()
 			if err == nil && !bytes.Equal(got.Raw, want.Certificate[0]) {
-				err = fmt.Errorf("another certificate than that of %s; the log:\n%s", file, log)
+				err = fmt.Errorf("another certificate is shown; the log:\n%s", log)
 			}
 			return err
 		})
 	}
-	awaitShown(cert)
-	renewed, renewedKey := writeCertificate(t)
-	rename(t, renewed, cert) // without its key
+	awaitShown(ca.Pair(t, "tls"))
+	ca.Issue(t, "renewed")
+	renewed := ca.Pair(t, "renewed")
+	rename(t, ca.Cert("renewed"), cert) // without its key
 	within(t, func() error {
 		if !strings.Contains(log.String(), "private key does not match public key") {
 			return fmt.Errorf("no line about the key in the log:\n%s", log)
@@ -608,8 +608,8 @@ func TestCertificateReload(t *testing.T) {
 	if got, err := shown(); err != nil || got == nil {
 		t.Errorf("with a key of another certificate: %v, want the last good one shown", err)
 	}
-	rename(t, renewedKey, key)
-	awaitShown(cert)
+	rename(t, ca.Key("renewed"), key)
+	awaitShown(renewed)
 }
 
 func rename(t *testing.T, from, to string) {

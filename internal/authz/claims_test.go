@@ -33,7 +33,7 @@ func TestClaimsThatNobodyReads(t *testing.T) {
 			}
 		})
 		ask := func(more ...cognitotest.TokenOption) string {
-			options := append(more, cognitotest.Scopes("orders/read"), cognitotest.Claim("tier", "gold"))
+			options := append([]cognitotest.TokenOption{cognitotest.Scopes("orders/read"), cognitotest.Claim("tier", "gold")}, more...)
 			resp := new(authv3.CheckResponse)
 			if err := proto.Unmarshal(s.CheckMessage(t.Context(), nil, captured(t, "read-order", s.pool.Token(benchClient, options...))), resp); err != nil {
 				t.Fatal(err)

@@ -312,8 +312,9 @@ func TestWindows(t *testing.T) {
 	t.Run("of a stream, too large", func(t *testing.T) {
 		p := connect(t, l, window(10))
 		ask(p, 1)
+		read(p, 10) // the window is used up, else it would be too large at once
 		p.must(p.WriteWindowUpdate(1, 1<<31-1))
-		read(p, 65535)
+		read(p, 65535-10)
 		p.must(p.WriteWindowUpdate(1, 1<<31-1))
 		p.wait("RST_STREAM", func(f http2.Frame) bool {
 			r, ok := f.(*http2.RSTStreamFrame)
@@ -323,8 +324,9 @@ func TestWindows(t *testing.T) {
 	t.Run("of streams, too large by a setting", func(t *testing.T) {
 		p := connect(t, l, window(10))
 		ask(p, 1)
+		read(p, 10) // the window is used up, else it would be too large at once
 		p.must(p.WriteWindowUpdate(1, 1<<31-1))
-		read(p, 65535)
+		read(p, 65535-10)
 		p.must(p.WriteSettings(window(1<<31 - 1)))
 		if got := p.ends(); got != "FLOW_CONTROL_ERROR" {
 			t.Errorf("got %s, want FLOW_CONTROL_ERROR", got)
