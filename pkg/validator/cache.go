@@ -110,6 +110,7 @@ func (c *Cached) Validate(ctx context.Context, token string) (*Claims, error) {
 	case err != nil:
 		return nil, err
 	case key != ver.key && !key.Equal(ver.key):
+		c.forget(id)
 		return c.verify(ctx, id, token)
 	}
 	c.hits.Add(1)
@@ -119,18 +120,16 @@ func (c *Cached) Validate(ctx context.Context, token string) (*Claims, error) {
 	return c.validator.admit(ver)
 }
 
-// verify takes the costly step and remembers its result.
+// verify takes the costly step and remembers its result. What was remembered of the token before must be forgotten.
 func (c *Cached) verify(ctx context.Context, id digest, token string) (*Claims, error) {
 	c.misses.Add(1)
 	ver, err := c.validator.verify(ctx, token)
 	if err != nil {
 		if ver != nil {
-			c.verified.Invalidate(id)
 			c.refused.Set(id, ver.refusal())
 		}
 		return nil, err
 	}
-	c.refused.Invalidate(id)
 	c.verified.Set(id, ver)
 	return c.validator.admit(ver)
 }
@@ -139,9 +138,13 @@ func (c *Cached) verify(ctx context.Context, id digest, token string) (*Claims, 
 // anew.
 func (c *Cached) forgetExpired(id digest, err error) {
 	if errors.Is(err, ErrExpired) {
-		c.verified.Invalidate(id)
-		c.refused.Invalidate(id)
+		c.forget(id)
 	}
+}
+
+func (c *Cached) forget(id digest) {
+	c.verified.Invalidate(id)
+	c.refused.Invalidate(id)
 }
 
 // Status returns what the cache holds.
@@ -163,8 +166,8 @@ func (ver *verification) refusal() *verification {
 	return &brief
 }
 
-// size estimates the bytes that a verified token takes, the cache's own included. Strings count in full, although those of
-// [Claims] share the memory of what [Claims.Map] holds.
+// size estimates the bytes that a verified token takes, the cache's own included. Strings are parts of the payload's text, which is
+// kept as a whole.
 func (ver *verification) size() uint32 {
 	const (
 		fixed    = 600 // a verification, a Claims, a node of the cache
@@ -178,7 +181,7 @@ func (ver *verification) size() uint32 {
 func valueSize(v any) int {
 	const (
 		word  = 16  // an interface, a string's header
-		group = 340 // a map with up to 8 members
+		group = 370 // a map with up to 8 members, and its text besides them
 		slot  = 64  // of a larger map, for each member more
 	)
 	switch v := v.(type) {
@@ -202,5 +205,5 @@ func valueSize(v any) int {
 	return word
 }
 
-// textSize estimates the bytes that a string takes in an interface, rounded up as the allocator does.
+// textSize estimates the bytes that a string takes in an interface, with what stands between it and the next in the text.
 func textSize(s string) int { return 32 + 8 + len(s)*9/8 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -24,7 +25,7 @@ func parseObject(text []byte, most int) (object, error) {
 	defer dec.release()
 	dec.text.Reset(text)
 	dec.Reset(&dec.text)
-	dec.left = most
+	dec.whole, dec.left = string(text), most
 	if dec.PeekKind() != '{' {
 		return nil, errors.New("no JSON object")
 	}
@@ -55,8 +56,33 @@ var (
 // A reader reads JSON values, and counts them. It is used again: making one costs half of what reading a token's claims does.
 type reader struct {
 	jsontext.Decoder
-	text bytes.Reader
-	left int // how many more there may be
+	text  bytes.Reader
+	whole string // of which most strings that are read are parts: one piece of memory, and not one for each
+	left  int    // how many more values there may be
+}
+
+// next reads a token, and returns it as it is in the text, too.
+func (r *reader) next() (tok jsontext.Token, raw string, err error) {
+	from := r.InputOffset()
+	if tok, err = r.ReadToken(); err != nil {
+		return tok, "", err
+	}
+	raw = r.whole[from:r.InputOffset()]
+	for len(raw) > 1 && strings.IndexByte(" \t\r\n,:", raw[0]) >= 0 { // what is between two tokens
+		raw = raw[1:]
+	}
+	return tok, raw, nil
+}
+
+// unquote returns the string that a token is.
+func unquote(tok jsontext.Token, raw string) string {
+	switch strings.Count(raw, `\`) {
+	case 0:
+		return raw[1 : len(raw)-1]
+	case strings.Count(raw, `\/`): // as Cognito writes slashes
+		return strings.ReplaceAll(raw[1:len(raw)-1], `\/`, `/`)
+	}
+	return tok.String()
 }
 
 var readers = sync.Pool{New: func() any { return new(reader) }}
@@ -65,6 +91,7 @@ var readers = sync.Pool{New: func() any { return new(reader) }}
 func (r *reader) release() {
 	r.text.Reset(nil)
 	r.Reset(&r.text)
+	r.whole = ""
 	readers.Put(r)
 }
 
@@ -79,7 +106,7 @@ func describe(err error) error {
 }
 
 func readValue(dec *reader, depth int) (any, error) {
-	tok, err := dec.ReadToken()
+	tok, raw, err := dec.next()
 	if err != nil {
 		return nil, err
 	}
@@ -95,9 +122,9 @@ func readValue(dec *reader, depth int) (any, error) {
 	case '[':
 		return readArray(dec, depth)
 	case '"':
-		return tok.String(), nil
+		return unquote(tok, raw), nil
 	case '0':
-		return json.Number(tok.String()), nil
+		return json.Number(raw), nil
 	case 't', 'f':
 		return tok.Bool(), nil
 	}
@@ -105,13 +132,17 @@ func readValue(dec *reader, depth int) (any, error) {
 }
 
 func readObject(dec *reader, depth int) (any, error) {
-	o := make(map[string]any)
+	members := 0
+	if depth == 1 { // about as many as there are commas: a map that need not grow
+		members = min(strings.Count(dec.whole, ",")+1, 32)
+	}
+	o := make(map[string]any, members)
 	for dec.PeekKind() != '}' {
-		name, err := dec.ReadToken()
+		name, raw, err := dec.next()
 		if err != nil {
 			return nil, err
 		}
-		key := name.String() // before the next read, which invalidates the token
+		key := unquote(name, raw) // before the next read, which invalidates the token
 		if o[key], err = readValue(dec, depth+1); err != nil {
 			return nil, err
 		}

@@ -72,7 +72,7 @@ func unsignedVerification(t *testing.T, p *pool, i int, more string) *verificati
 	enc := base64.RawURLEncoding.EncodeToString
 	claims := fmt.Sprintf(`{"sub":"7a8b9c0d1e2f3g4h5i6j%05d","token_use":"access","scope":"orders/read orders/write","auth_time":1800000000,`+
 		`"iss":"https://issuer.example/pool","exp":1800003600,"iat":1800000000,"version":2,"jti":"0d9c2f4e-7a1b-4c3d-8e5f-%012d","client_id":"7a8b9c0d1e2f3g4h5i6j%05d"%s}`, i, i, i, more)
-	parsed, err := parse(enc([]byte(`{"kid":"dGhlIGtpZCBvZiBhIGtleSBvZiBDb2duaXRvJ3M=","alg":"RS256"}`)) + "." + enc([]byte(claims)) + "." + enc(make([]byte, 256)))
+	parsed, err := parse(enc([]byte(`{"kid":"dGhlIGtpZCBvZiBhIGtleSBvZiBDb2duaXRvJ3M=","alg":"RS256"}`))+"."+enc([]byte(claims))+"."+enc(make([]byte, 256)), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

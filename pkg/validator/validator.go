@@ -52,6 +52,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/cognito-extauthz/extauthz/pkg/validator/internal/testonly"
 )
@@ -132,6 +133,7 @@ type Config struct {
 type Validator struct {
 	pools    map[string]*pool // by issuer
 	denylist atomic.Pointer[denylist]
+	headers  atomic.Pointer[map[string]string] // kids of the headers of verified tokens; see learn
 }
 
 type pool struct {
@@ -171,6 +173,7 @@ func New(pools ...Config) (*Validator, error) {
 	}
 	v := &Validator{pools: make(map[string]*pool)}
 	v.denylist.Store(new(denylist))
+	v.headers.Store(&map[string]string{})
 	names := make(map[string]bool)
 	for i := range pools {
 		p, err := newPool(pools[i])
@@ -286,7 +289,7 @@ type verification struct {
 // verify takes the steps that need the token itself. It returns an error with a verification only for a signature that
 // the key does not verify.
 func (v *Validator) verify(ctx context.Context, token string) (*verification, error) {
-	t, err := parse(token)
+	t, err := parse(token, *v.headers.Load())
 	if err != nil {
 		return nil, err
 	}
@@ -309,11 +312,29 @@ func (v *Validator) verify(ctx context.Context, token string) (*verification, er
 		return nil, err
 	}
 	ver := &verification{pool: p, claims: claims, kid: t.kid, key: key}
-	if err := verifyRS256([]byte(t.signed), t.signature, key); err != nil {
+	// The bytes as they are: they are not copied to be hashed.
+	signed := unsafe.Slice(unsafe.StringData(t.signed), len(t.signed)) //nolint:gosec // nobody changes them
+	if err := verifyRS256(signed, t.signature, key); err != nil {
 		return ver, errSignature
 	}
 	ver.good = true
+	v.learn(t)
 	return ver, nil
+}
+
+// maxHeaders bounds how many headers are known. A pool signs with two keys, and has one header for each.
+const maxHeaders = 1000
+
+// learn notes the header of a verified token. All tokens of a key have the same one, to the byte, and what is made of it depends
+// on nothing else; who has no key cannot make us note any.
+func (v *Validator) learn(t *token) {
+	known := *v.headers.Load()
+	if known[t.header] != "" || len(known) >= maxHeaders {
+		return
+	}
+	more := maps.Clone(known)
+	more[strings.Clone(t.header)] = t.kid // as a part of the token, it would keep the request
+	v.headers.Store(&more)
 }
 
 var errSignature = refuse(ErrSignature, "the key with the token's kid does not verify it")
