@@ -118,7 +118,9 @@ func (r flushingReader) Read(p []byte) (int, error) {
 			return 0, err
 		}
 		c.expect()
+		c.server.crew.busy.Add(-1)
 		n, err := c.nc.Read(p)
+		c.server.crew.busy.Add(1)
 		c.readAt.Store(int64(c.server.clock()))
 		if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
 			return n, err //nolint:wrapcheck // a reader's errors are looked at, io.EOF for one

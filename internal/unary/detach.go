@@ -34,10 +34,10 @@ const patience = 250 * time.Microsecond
 
 // Compute says that the handler whose context this is, or is derived from, is about to compute for some tens of microseconds,
 // as a signature check does. To have another goroutine read costs ten of them, so that happens only if the connection has not
-// been read for some time already.
+// been read for some time already, and if there is a processor for it: where all are busy, others are answered no sooner.
 func Compute(ctx context.Context) {
 	c, ok := ctx.Value(callKey{}).(*call)
-	if !ok {
+	if !ok || c.conn.server.crew.busy.Load() >= c.conn.server.processors {
 		return
 	}
 	if now := c.conn.server.clock(); now-time.Duration(c.conn.readAt.Load()) > patience {
@@ -91,7 +91,8 @@ const maxKeptBuffer = 64 << 10
 // A crew are the goroutines that lead connections. One whose connection has got another leader, or has ended, waits for the
 // next to lead: its stack has grown already.
 type crew struct {
-	next chan *conn // unbuffered: taken by one who waits
+	next chan *conn   // unbuffered: taken by one who waits
+	busy atomic.Int64 // those who neither wait for that nor for something to read
 	idle atomic.Int64
 	done chan struct{} // closed when nobody shall wait any more
 }
@@ -114,7 +115,9 @@ func (w *crew) send(c *conn) {
 func (w *crew) work(c *conn) {
 	var self worker
 	for {
+		w.busy.Add(1)
 		c.leadSafely(&self)
+		w.busy.Add(-1)
 		if w.idle.Add(1) > maxIdle {
 			w.idle.Add(-1)
 			return

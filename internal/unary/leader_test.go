@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -142,11 +143,14 @@ func TestCompute(t *testing.T) {
 	for name, tt := range map[string]struct {
 		before time.Duration // that the connection has not been read for
 		want   time.Duration // until the other is answered
+		busy   int           // processors of two that have something else to do
 	}{
-		"at once": {0, 2 * time.Millisecond}, // the watchdog's
-		"later":   {300 * time.Microsecond, 300 * time.Microsecond},
+		"at once":              {0, 2 * time.Millisecond, 0}, // the watchdog's
+		"later":                {300 * time.Microsecond, 300 * time.Microsecond, 0},
+		"no processor is free": {300 * time.Microsecond, 2 * time.Millisecond, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
+			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
 			synctest.Test(t, func(t *testing.T) {
 				b := &backend{entered: make(chan context.Context, 10), release: make(chan struct{})}
 				methods := b.methods()
@@ -158,6 +162,13 @@ func TestCompute(t *testing.T) {
 				s := unary.New(unary.Config{Methods: methods})
 				l := newPipes()
 				go func() { _ = s.Serve(l) }()
+				for range tt.busy {
+					other := newPeer(t, l.dial())
+					other.greetBoth()
+					go other.call(1, forget, "c")
+					<-b.entered
+					defer func(p *peer) { _ = p.Conn.Close() }(other) //nolint:gocritic // to the test's end
+				}
 				p := newPeer(t, l.dial())
 				p.greetBoth()
 				began := time.Now()
@@ -168,7 +179,7 @@ func TestCompute(t *testing.T) {
 				if got := p.answer(3).text(); got != "b" {
 					t.Errorf("got %s, want b", got)
 				}
-				if took := time.Since(began); took > tt.want || tt.before == 0 && took < time.Millisecond {
+				if took := time.Since(began); took > tt.want || tt.want > time.Millisecond && took < time.Millisecond {
 					t.Errorf("it took %v, want about %v", took, tt.want)
 				}
 				close(b.release)

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -114,11 +115,12 @@ type Server struct {
 	limits  Limits
 	log     *slog.Logger
 
-	made     time.Time
-	held     atomic.Int64 // bytes kept for streams
-	detached atomic.Int64 // handlers that run beside the leaders
-	hurry    atomic.Bool  // Close was called
-	crew     crew
+	made       time.Time
+	processors int64        // that may be busy; two where there is one, so that nobody waits for a computation to end
+	held       atomic.Int64 // bytes kept for streams
+	detached   atomic.Int64 // handlers that run beside the leaders
+	hurry      atomic.Bool  // Close was called
+	crew       crew
 	// beginning is for a test: it is called when a stream has been looked at and is not yet on its connection's list.
 	beginning func()
 	watchdog  watchdog
@@ -139,7 +141,7 @@ var ErrClosed = errors.New("unary: server closed")
 // New returns a Server.
 func New(cfg Config) *Server {
 	s := &Server{
-		made: time.Now(), methods: cfg.Methods, known: make(map[string]bool), limits: cfg.Limits.withDefaults(), log: cfg.Logger,
+		made: time.Now(), processors: int64(max(2, runtime.GOMAXPROCS(0))), methods: cfg.Methods, known: make(map[string]bool), limits: cfg.Limits.withDefaults(), log: cfg.Logger,
 		listeners: make(map[net.Listener]bool), conns: make(map[*conn]bool), shaking: make(map[net.Conn]time.Duration),
 	}
 	for path := range cfg.Methods {
@@ -248,6 +250,8 @@ func (s *Server) handshake(nc net.Conn) (*conn, error) {
 	}
 	c := newConn(s, nc)
 	c.raw = raw
+	s.crew.busy.Add(1)
+	defer s.crew.busy.Add(-1)
 	if err := c.greet(); err != nil {
 		c.end(err)
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"sync"
+	"unsafe"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -18,14 +19,14 @@ const maxJSONDepth = 16
 // names are exact; encoding/json's structs would fold their case, so that SCOPE could stand in for scope.
 type object map[string]any
 
-// parseObject reads exactly one JSON object, as RFC 8259 and I-JSON (RFC 7493) have it: UTF-8, no member name
+// parseObject takes over text, which may not change any more, and reads exactly one JSON object, as RFC 8259 and I-JSON (RFC 7493) have it: UTF-8, no member name
 // twice at any depth, nothing after it, and at most so many values. Its errors do not quote the text.
 func parseObject(text []byte, most int) (object, error) {
 	dec, _ := readers.Get().(*reader)
 	defer dec.release()
 	dec.text.Reset(text)
 	dec.Reset(&dec.text)
-	dec.whole, dec.left = string(text), most
+	dec.whole, dec.left = unsafe.String(unsafe.SliceData(text), len(text)), most //nolint:gosec // nobody changes it
 	if dec.PeekKind() != '{' {
 		return nil, errors.New("no JSON object")
 	}
