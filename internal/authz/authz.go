@@ -303,7 +303,9 @@ func (c *check) public() bool { return c.match != nil && c.match.Rule.Public }
 // unauthenticated turns an Authenticator's error into the verdict.
 func unauthenticated(err error) verdict {
 	if refused, ok := err.(*validator.TokenError); ok && onlyRefused(refused) { //nolint:errorlint // what follows takes ten times as long
-		return refuse(Reason(refused.Reason)).because(err)
+		v := refuse(Reason(refused.Reason))
+		v.detail = err.Error() // which is all there is to say: it has no cause
+		return v
 	}
 	var scopes *validator.InsufficientScopeError
 	switch {

@@ -95,13 +95,13 @@ func (c *check) traceID() string {
 		return ""
 	}
 	// 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01, of which nearly all are
-	if parts := strings.SplitN(parent, "-", 5); len(parts) == 4 && parts[0] == "00" && (parts[3] == "00" || parts[3] == "01") {
-		id, err := trace.TraceIDFromHex(parts[1])
-		_, err2 := trace.SpanIDFromHex(parts[2])
+	if p := parent; len(p) == 55 && p[:3] == "00-" && p[35] == '-' && p[52] == '-' && (p[53:] == "00" || p[53:] == "01") {
+		_, err := trace.TraceIDFromHex(p[3:35])
+		_, err2 := trace.SpanIDFromHex(p[36:52])
 		if err != nil || err2 != nil {
 			return ""
 		}
-		return id.String()
+		return strings.Clone(p[3:35])
 	}
 	return traceIDOf(trace.SpanContextFromContext(c.request.traceContext(context.Background())))
 }
